@@ -1,0 +1,15 @@
+//! What a saga is and what it does next. Pure: no clock, no randomness, no logging, no I/O, no async.
+
+pub mod diagnostic;
+pub mod duration;
+pub mod effect;
+pub mod event;
+pub mod expression;
+pub mod ids;
+pub mod incident;
+pub mod instance;
+pub mod json;
+pub mod machine;
+pub mod step;
+pub mod template;
+pub mod time;
