@@ -1,0 +1,3 @@
+//! `sagad` as a library: everything the binary is made of.
+
+pub mod saga;
