@@ -10,6 +10,7 @@ pub mod incident;
 pub mod instance;
 pub mod json;
 pub mod machine;
+pub mod number;
 pub mod step;
 pub mod template;
 pub mod time;
