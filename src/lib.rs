@@ -1,3 +1,8 @@
-//! `sagad` as a library: everything the binary is made of.
+//! sagad: a saga orchestrator for services that talk over RabbitMQ.
+//!
+//! Three stages, left to right: intake (`bus`, `http`) → one `engine` thread → outflow (`bus`). The pure core in
+//! `saga` decides, `store` keeps, and everything else carries. Modules in reading order:
 
 pub mod saga;
+
+pub mod engine;

@@ -1,1 +1,3 @@
-fn main(){}
+//! Arguments → cli → exit code.
+
+fn main() {}

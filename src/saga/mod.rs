@@ -1,9 +1,16 @@
-//! The core: what a saga is and what it does next. No clock, no randomness, no logging, no input or output.
+//! What a saga is and what it does next. Pure: no clock, no randomness, no logging, no I/O, no async.
 
+pub mod diagnostic;
 pub mod duration;
+pub mod effect;
+pub mod event;
 pub mod expression;
+pub mod ids;
+pub mod incident;
+pub mod instance;
 pub mod json;
 pub mod machine;
 pub mod number;
+pub mod step;
 pub mod template;
 pub mod time;
