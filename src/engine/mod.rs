@@ -4,7 +4,11 @@
 //! Nothing calls backwards: whatever must come back (a confirm, a reconnect, an order, a due timer) enters at the
 //! front as another [`Input`]. Nothing in here but `run` reads a clock, and nothing knows AMQP or SQL.
 
+mod handle;
+
 use std::sync::Arc;
+
+pub use handle::{Consumed, EngineGone, EngineHandle, Outflow, Report};
 
 use serde_json::{Map, Value};
 
