@@ -7,4 +7,6 @@ pub mod saga;
 
 pub mod engine;
 
+pub mod bus;
+
 pub mod world;
