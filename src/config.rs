@@ -300,7 +300,7 @@ fn bus(keys: &mut Keys) -> Bus {
 
 fn engine(keys: &mut Keys) -> Engine {
     Engine {
-        max_batch: size(keys.number("engine.max_batch", 512, 1..=100_000)),
+        max_batch: size(keys.number("engine.max_batch", 256, 1..=100_000)),
         timer_rate: small(keys.number("engine.timer_rate", 2_000, 1..=1_000_000)),
         max_held: size(keys.number("engine.max_held", 10_000, 1..=100_000_000)),
         grace: keys.span("engine.grace", Span::from_secs(5)),
