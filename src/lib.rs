@@ -8,3 +8,5 @@ pub mod config;
 pub mod saga;
 
 pub mod engine;
+
+pub mod world;
