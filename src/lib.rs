@@ -6,3 +6,5 @@
 pub mod saga;
 
 pub mod engine;
+
+pub mod demo;
