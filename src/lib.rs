@@ -12,3 +12,4 @@ pub mod engine;
 pub mod bus;
 
 pub mod world;
+pub mod demo;
