@@ -76,6 +76,7 @@ impl Walk<'_> {
             headers,
             trace: self.it.origin.trace.clone(),
             command: None,
+            chosen: None,
             stamp: Some(self.it.stamp()),
         })
     }
@@ -167,6 +168,7 @@ impl Walk<'_> {
             headers,
             trace: self.it.origin.trace.clone(),
             command: Some(part),
+            chosen: None,
             stamp: Some(self.it.stamp()),
         })
     }
@@ -197,6 +199,7 @@ impl Walk<'_> {
             headers: Map::new(),
             trace: it.origin.trace.clone(),
             command: None,
+            chosen: None,
             stamp: Some(it.stamp()),
         };
         self.effects.push(Effect::Send(message));
