@@ -5,4 +5,6 @@
 
 pub mod saga;
 
+pub mod store;
+
 pub mod engine;
