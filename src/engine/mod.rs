@@ -12,6 +12,7 @@ use crate::saga::effect::Outgoing;
 use crate::saga::event::{Message, Order};
 use crate::saga::ids::InstanceId;
 use crate::saga::time::Timestamp;
+pub use crate::store::MessageRef;
 
 /// What comes in at the front.
 #[derive(Debug)]
@@ -90,13 +91,6 @@ impl BadReason {
             BadReason::DeliveryLimit => "delivery-limit",
         }
     }
-}
-
-/// A message of a committed turn: the journal row, and its place among the row's messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MessageRef {
-    pub seq: i64,
-    pub place: u32,
 }
 
 /// What the broker said of a message.
