@@ -1,6 +1,7 @@
 //! What a saga is and what it does next. Pure: no clock, no randomness, no logging, no I/O, no async.
 
 pub mod answer;
+pub mod correlate;
 pub mod definition;
 pub mod diagnostic;
 pub mod duration;
