@@ -1,5 +1,6 @@
 //! What a saga is and what it does next. Pure: no clock, no randomness, no logging, no I/O, no async.
 
+pub mod definition;
 pub mod diagnostic;
 pub mod duration;
 pub mod effect;
