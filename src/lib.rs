@@ -11,4 +11,6 @@ pub mod store;
 
 pub mod engine;
 
+pub mod bus;
+
 pub mod world;
