@@ -14,3 +14,4 @@ pub mod engine;
 pub mod bus;
 
 pub mod world;
+pub mod demo;
