@@ -40,6 +40,8 @@ pub enum Effect {
     Send(Outgoing),
     /// Nobody can have acted on this message: it is not to be published again.
     Withdraw(Subject),
+    /// A message that the broker returned is to be published again now.
+    Republish(Subject),
     /// A message that had been kept and now finds nobody waiting.
     SetAside { reason: Unmatched, message: Message },
 }
