@@ -1,0 +1,3 @@
+//! AMQP 0-9-1 over lapin. The only place that knows the client library.
+
+pub mod url;
