@@ -8,7 +8,7 @@ mod handle;
 
 use std::sync::Arc;
 
-pub use handle::{Consumed, EngineGone, EngineHandle, Outflow, Report};
+pub use handle::{Asked, Consumed, EngineGone, EngineHandle, Inflow, Outflow, Report, Request, channels};
 
 use serde_json::{Map, Value};
 
