@@ -77,7 +77,8 @@ impl Batch<'_> {
 
     /// Keeps what was written since. Savepoints end in the reverse order of their making.
     pub fn release(&mut self, savepoint: Savepoint) -> Result<(), StoreError> {
-        self.innermost(&savepoint)?;
+        let Savepoint { depth, .. } = savepoint;
+        self.innermost(depth)?;
         self.run("RELEASE input", ())?;
         self.store.savepoints -= 1;
         Ok(())
@@ -85,7 +86,7 @@ impl Batch<'_> {
 
     /// Takes back what was written since.
     pub fn roll_back(&mut self, savepoint: Savepoint) -> Result<(), StoreError> {
-        self.innermost(&savepoint)?;
+        self.innermost(savepoint.depth)?;
         self.run("ROLLBACK TO input", ())?;
         self.run("RELEASE input", ())?;
         self.store.savepoints -= 1;
@@ -117,8 +118,8 @@ impl Batch<'_> {
         if self.store.connection.is_autocommit() { Err(StoreError::Gone) } else { Ok(()) }
     }
 
-    fn innermost(&self, savepoint: &Savepoint) -> Result<(), StoreError> {
-        if savepoint.depth == self.store.savepoints {
+    fn innermost(&self, depth: usize) -> Result<(), StoreError> {
+        if depth == self.store.savepoints {
             Ok(())
         } else {
             Err(StoreError::defect("a savepoint was ended before the one that was made after it"))

@@ -39,10 +39,8 @@ impl Checkpointer {
             seen.store(u32::try_from(count).unwrap_or(0), Ordering::Relaxed);
             Ok(())
         }))?;
-        let connection = Connection::open_with_flags(
-            path,
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
+        let connection =
+            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         // One is enough: a wish to copy that is already waiting covers this one.
         let (wake, woken) = sync_channel(1);

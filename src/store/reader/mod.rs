@@ -96,6 +96,10 @@ impl Reader {
 
     /// Several questions about one state of the database. Keep it short.
     pub fn snapshot<T>(&self, questions: impl FnOnce(&Reader) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if !self.connection.is_autocommit() {
+            // Part of a larger one already.
+            return questions(self);
+        }
         let transaction = self.connection.unchecked_transaction()?;
         let answers = questions(self);
         // Nothing was written; however it ends.
