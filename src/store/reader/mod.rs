@@ -128,3 +128,32 @@ impl Reader {
         self.left.store(MOST_COUNTS, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn a_read_that_takes_too_much_work_ends_and_the_next_one_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sagad.db");
+        let _store = Store::create_or_open(&path).unwrap();
+        let reader = Reader::open(&path).unwrap();
+        let endless = "WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c";
+        reader.left.store(3, Ordering::Relaxed);
+        let error = StoreError::from(reader.connection.query_row(endless, (), |_| Ok(())).unwrap_err());
+        assert!(matches!(error, StoreError::TooMuch) && !error.is_fatal(), "{error}");
+        assert!(reader.counts().is_ok());
+    }
+
+    #[test]
+    fn a_reader_cannot_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sagad.db");
+        let _store = Store::create_or_open(&path).unwrap();
+        let reader = Reader::open(&path).unwrap();
+        let error = StoreError::from(reader.connection.execute("DELETE FROM log", ()).unwrap_err());
+        assert!(matches!(error, StoreError::ReadOnly { .. }), "{error}");
+    }
+}
