@@ -37,8 +37,10 @@ pub struct Report {
     /// Messages that came without an id and cannot be told from a repetition.
     pub without_id: u64,
     pub repeated: u64,
+    /// Start events whose `when` did not hold, and others that are counted and nothing else.
+    pub counted_only: u64,
     /// Handed out and not confirmed.
-    pub unconfirmed: usize,
+    pub unconfirmed: u32,
     /// Rows older than what has been handed out wait in the database.
     pub backlog: bool,
 }
@@ -103,14 +105,15 @@ impl Asked {
 }
 
 pub(super) fn channels(settings: &Settings, consumed: Consumed) -> (EngineHandle, Inflow, Outflow) {
+    let window = settings.window.max(1) as usize;
     // Twice a batch: one is being handled while the next queues up.
-    let (deliveries, deliveries_in) = mpsc::channel(settings.max_batch.max(1) * 2);
+    let (deliveries, deliveries_in) = mpsc::channel(settings.max_batch.max(1) as usize * 2);
     // As long as what may be unconfirmed, so that who confirms never waits for the engine, nor the engine for him.
-    let (outcomes, outcomes_in) = mpsc::channel(settings.window.max(1));
+    let (outcomes, outcomes_in) = mpsc::channel(window);
     let (requests, requests_in) = mpsc::channel(REQUESTS_LIMIT);
     let (stop, stop_in) = mpsc::channel(1);
     let (acks_out, acks) = mpsc::channel(ACKS_LIMIT);
-    let (publish_out, publish) = mpsc::channel(settings.window.max(1));
+    let (publish_out, publish) = mpsc::channel(window);
     let (consumed_out, consumed) = watch::channel(Arc::new(consumed));
     let (report_out, report) = watch::channel(Report::default());
     (
