@@ -76,7 +76,7 @@ pub use lock::{Holder, Lock};
 pub use names::{DefinitionText, StoredDefinition};
 pub use open::{Memory, Store};
 pub use orders::{OrderRecord, OrderRow};
-pub use outbox::{MessageRef, Straggler, StragglerOutcome, Unsent};
+pub use outbox::{DueStraggler, MessageRef, Straggle, Straggler, StragglerOutcome, Unsent};
 pub use parked::Parked;
 pub use reader::{
     AsideFilter, AsideRow, Count, DefinitionRow, Figures, IncidentGroup, IncidentRow, InstanceRow, JournalOrder, JournalRow,

@@ -1,7 +1,7 @@
 //! Sagas, states and definitions by number. What is known is kept in memory; what a transaction that was taken back had
 //! added is forgotten again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::OptionalExtension;
 
@@ -113,6 +113,15 @@ impl Store {
 }
 
 impl Batch<'_> {
+    /// Definitions with live instances, or with ended ones that something may still happen to. As of the last commit.
+    pub fn live_definitions(&self) -> Result<HashSet<DefinitionNo>, StoreError> {
+        let mut statement = self.store.connection.prepare_cached(
+            "SELECT DISTINCT definition FROM tally WHERE n <> 0 AND (status IN (1, 2) OR marks <> 0)",
+        )?;
+        let numbers = statement.query_map((), |row| row.get(0).map(DefinitionNo))?;
+        Ok(numbers.collect::<Result<_, _>>()?)
+    }
+
     /// The number of a saga; it gets one where it has none.
     pub fn name_saga(&mut self, saga: &str) -> Result<SagaNo, StoreError> {
         if let Some(no) = self.store.names.sagas.get(saga) {

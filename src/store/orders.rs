@@ -1,7 +1,7 @@
 //! What people did: who, when, why, and what came of it. A table of its own, which purging instances does not touch.
 
 use super::batch::Batch;
-use super::codes::{signed, unsigned};
+use super::codes::{count, signed, unsigned};
 use super::error::StoreError;
 use super::open::Store;
 use crate::saga::ids::InstanceNo;
@@ -54,14 +54,14 @@ impl Store {
 pub(super) fn newest(
     connection: &rusqlite::Connection,
     before: Option<u64>,
-    limit: u32,
+    limit: usize,
 ) -> Result<Vec<OrderRow>, StoreError> {
     let before = before.map(|n| signed(n, "number")).transpose()?.unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(
         "SELECT n, at, verb, by, reason, request_id, instance, saga, key, asked, result FROM orders
          WHERE n < ?1 ORDER BY n DESC LIMIT ?2",
     )?;
-    collect(statement.query((before, limit))?)
+    collect(statement.query((before, count(limit)))?)
 }
 
 fn collect(mut rows: rusqlite::Rows<'_>) -> Result<Vec<OrderRow>, StoreError> {

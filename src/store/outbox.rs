@@ -1,10 +1,12 @@
 //! What the broker does not have yet. The log is the outbox: a cursor tells how far the broker has it, and what fell behind
 //! (nacked, returned, rejected) has a row of its own.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{OptionalExtension, Row};
 
 use super::batch::Batch;
-use super::codes::{self, signed, small, unsigned};
+use super::codes::{self, count, signed, small, unsigned};
 use super::error::StoreError;
 use super::open::Store;
 use crate::saga::effect::{Outgoing, Stamp};
@@ -43,28 +45,52 @@ impl StragglerOutcome {
     ];
 }
 
-/// A message that fell behind.
+/// What became of a message that fell behind, to be noted.
+#[derive(Clone, Copy, Debug)]
+pub struct Straggle<'a> {
+    pub at: MessageRef,
+    /// Whose message it is, and which question it carries; noted the first time.
+    pub instance: Option<InstanceNo>,
+    pub subject: Option<Subject>,
+    pub outcome: StragglerOutcome,
+    pub reason: Option<&'a str>,
+    /// Somebody may have it: of one of its publishes it is not known that it was returned. Once so, always so.
+    pub maybe_taken: bool,
+    /// When it fell behind; noted the first time.
+    pub since: Timestamp,
+    /// When it is to be published again, on a clock of the engine's that begins anew with each opening of the database
+    /// (when all that fell behind is due at once). `None`: not by itself.
+    pub next_at: Option<u64>,
+}
+
+/// A message that fell behind, as it is kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Straggler {
     pub outcome: StragglerOutcome,
     pub reason: Option<String>,
-    /// How often it has been published.
+    /// How often its publishing failed.
     pub tries: u32,
-    /// Somebody may have it: of one of its publishes it is not known that it was returned. Once so, always so.
     pub maybe_taken: bool,
-    /// When it fell behind; kept from the first time.
     pub since: Timestamp,
-    /// When it is to be published again; `None`: not by itself.
-    pub next_at: Option<Timestamp>,
+}
+
+/// A straggler that is to be published again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DueStraggler {
+    pub at: MessageRef,
+    pub message: Outgoing,
+    pub maybe_taken: bool,
 }
 
 /// A piece of what has to go out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unsent {
-    /// In order of the commits.
+    /// In order of the commits, whole rows.
     pub messages: Vec<(MessageRef, Outgoing)>,
-    /// Where the next piece begins; `None`: that was all.
-    pub upto: Option<i64>,
+    /// Everything up to here is among them, or is a straggler.
+    pub reached: i64,
+    /// There is nothing behind it.
+    pub whole: bool,
 }
 
 impl Store {
@@ -73,63 +99,77 @@ impl Store {
         self.scalars.cursor
     }
 
-    /// Messages of rows behind `after` that are no stragglers, from at most `limit` rows.
-    pub fn unsent(&self, after: i64, limit: u32) -> Result<Unsent, StoreError> {
-        unsent(&self.connection, self.database, after.max(self.scalars.cursor), limit)
+    /// The last row of the log when the database was opened: what stands up to here may have been published before.
+    pub fn opened_at_seq(&self) -> i64 {
+        self.opened_at_seq
+    }
+
+    /// Messages of rows behind `after` that are no stragglers: `room` of them, or more where one row has more.
+    pub fn unsent(&self, after: i64, room: usize) -> Result<Unsent, StoreError> {
+        unsent(&self.connection, self.database, after.max(self.scalars.cursor), room)
     }
 
     pub fn message(&self, message: MessageRef) -> Result<Option<Outgoing>, StoreError> {
         one_message(&self.connection, self.database, message)
     }
 
-    pub fn straggler(&self, message: MessageRef) -> Result<Option<Straggler>, StoreError> {
-        let row = self
+    pub fn count_stragglers(&self) -> Result<u64, StoreError> {
+        let count = self
             .connection
-            .prepare_cached(
-                "SELECT seq, place, outcome, reason, tries, maybe_taken, since, next_at FROM straggler
-                 WHERE seq = ?1 AND place = ?2 AND outcome <> 9",
-            )?
-            .query_row((message.seq, message.place), |row| Ok(straggler(row)))
+            .prepare_cached("SELECT count(*) FROM straggler WHERE outcome <> 9")?
+            .query_row((), |row| row.get(0))?;
+        unsigned(count, "count")
+    }
+
+    /// How often a message failed; 0 for one that did not fall behind.
+    pub fn straggler_tries(&self, at: MessageRef) -> Result<u32, StoreError> {
+        let tries: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT tries FROM straggler WHERE seq = ?1 AND place = ?2 AND outcome <> 9")?
+            .query_row((at.seq, at.place), |row| row.get(0))
             .optional()?;
-        row.transpose().map(|found| found.map(|(_, straggler)| straggler))
+        tries.map_or(Ok(0), |tries| small(tries, "count"))
     }
 
     /// Stragglers whose time to be published again has come, in order of it.
-    pub fn stragglers_due(&self, now: Timestamp, limit: u32) -> Result<Vec<(MessageRef, Straggler)>, StoreError> {
+    pub fn due_stragglers(&self, now: u64, limit: usize) -> Result<Vec<DueStraggler>, StoreError> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT seq, place, outcome, reason, tries, maybe_taken, since, next_at FROM straggler
+            "SELECT seq, place, maybe_taken FROM straggler
              WHERE next_at IS NOT NULL AND next_at <= ?1 ORDER BY next_at, seq, place LIMIT ?2",
         )?;
-        let mut rows = statement.query((now.0, limit))?;
+        let mut rows = statement.query((signed(now, "time")?, count(limit)))?;
         let mut due = Vec::new();
         while let Some(row) = rows.next()? {
-            due.push(straggler(row)?);
+            let at = MessageRef { seq: row.get(0)?, place: small(row.get(1)?, "place")? };
+            let message = self
+                .message(at)?
+                .ok_or_else(|| StoreError::corrupt(format!("row {} has no message {}", at.seq, at.place)))?;
+            due.push(DueStraggler { at, message, maybe_taken: row.get(2)? });
         }
         Ok(due)
     }
 
-    pub fn next_straggler(&self) -> Result<Option<Timestamp>, StoreError> {
-        Ok(self
-            .connection
+    /// When the next straggler is to be published again.
+    pub fn next_straggler(&self) -> Result<Option<u64>, StoreError> {
+        self.connection
             .prepare_cached("SELECT next_at FROM straggler WHERE next_at IS NOT NULL ORDER BY next_at LIMIT 1")?
             .query_row((), |row| row.get(0))
             .optional()?
-            .map(Timestamp))
+            .map(|at| unsigned(at, "time"))
+            .transpose()
     }
 
-    /// The straggler that carries this question of an instance.
-    pub fn straggler_of(&self, instance: InstanceNo, subject: Subject) -> Result<Option<MessageRef>, StoreError> {
-        self.connection
-            .prepare_cached(
-                "SELECT seq, place FROM straggler WHERE instance = ?1 AND subject = ?2 AND outcome <> 9
-                 ORDER BY seq DESC LIMIT 1",
-            )?
-            .query_row((signed(instance.0, "instance number")?, subject_text(subject)), |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
-            .optional()?
-            .map(|(seq, place)| Ok(MessageRef { seq, place: small(place, "place")? }))
-            .transpose()
+    /// The stragglers that carry this question of an instance.
+    pub fn stragglers_of(&self, instance: InstanceNo, subject: Subject) -> Result<Vec<MessageRef>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT seq, place FROM straggler WHERE instance = ?1 AND subject = ?2 AND outcome <> 9 ORDER BY seq, place",
+        )?;
+        let mut rows = statement.query((signed(instance.0, "instance number")?, subject_text(subject)))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(MessageRef { seq: row.get(0)?, place: small(row.get(1)?, "place")? });
+        }
+        Ok(found)
     }
 
     /// Questions of an instance that nobody can have acted on: of each attempt every publish was returned.
@@ -149,40 +189,37 @@ impl Store {
     }
 
     /// Instances with a message that the broker does not have.
-    pub fn instances_unsent(&self) -> Result<std::collections::BTreeSet<InstanceNo>, StoreError> {
+    pub fn instances_unsent(&self) -> Result<BTreeSet<InstanceNo>, StoreError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT instance FROM log WHERE seq > ?1 AND outgoing > 0 AND instance IS NOT NULL
              UNION SELECT instance FROM straggler WHERE outcome <> 9 AND instance IS NOT NULL",
         )?;
         let mut rows = statement.query((self.scalars.cursor,))?;
-        let mut instances = std::collections::BTreeSet::new();
+        let mut instances = BTreeSet::new();
         while let Some(row) = rows.next()? {
             instances.insert(InstanceNo(unsigned(row.get(0)?, "instance number")?));
         }
         Ok(instances)
     }
 
-    /// What was under way when the last process ended may have arrived, or not; it goes out again at once.
+    /// What was under way when the last process ended may have arrived, or not. All that fell behind is due at once.
     pub(super) fn recover_stragglers(&mut self) -> Result<(), StoreError> {
-        let under_way = codes::outcome(StragglerOutcome::UnderWay);
-        let any: bool = self.connection.query_row(
-            "SELECT EXISTS (SELECT 1 FROM straggler WHERE outcome = ?1)",
-            (under_way,),
-            |row| row.get(0),
-        )?;
-        if any {
-            self.connection.execute(
-                "UPDATE straggler SET outcome = ?2, maybe_taken = 1, next_at = coalesce(next_at, since) WHERE outcome = ?1",
-                (under_way, codes::outcome(StragglerOutcome::Unknown)),
-            )?;
+        if self.count_stragglers()? == 0 {
+            return Ok(());
         }
+        self.connection.execute(
+            "UPDATE straggler SET next_at = 0, maybe_taken = max(maybe_taken, outcome = ?1),
+                    outcome = CASE outcome WHEN ?1 THEN ?2 ELSE outcome END
+             WHERE outcome <> 9",
+            (codes::outcome(StragglerOutcome::UnderWay), codes::outcome(StragglerOutcome::Unknown)),
+        )?;
         Ok(())
     }
 }
 
 impl Batch<'_> {
     /// Moves the cursor forward: everything up to `seq` is with the broker, or a straggler.
-    pub fn advance_cursor(&mut self, seq: i64) -> Result<(), StoreError> {
+    pub fn keep_cursor(&mut self, seq: i64) -> Result<(), StoreError> {
         if seq <= self.store.scalars.cursor {
             return Ok(());
         }
@@ -191,95 +228,133 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Notes that a message fell behind, or what became of it since.
-    pub fn straggle(&mut self, message: MessageRef, straggler: &Straggler) -> Result<(), StoreError> {
-        let known = self.store.straggler(message)?;
+    /// Notes that a message fell behind, or what became of it since; says whether it is the first time.
+    pub fn straggle(&mut self, straggle: &Straggle<'_>) -> Result<bool, StoreError> {
+        let at = straggle.at;
+        let maybe_taken = straggle.maybe_taken || straggle.outcome != StragglerOutcome::Returned;
+        let again = self.run(
+            "UPDATE straggler SET outcome = ?3, reason = ?4, tries = tries + 1, maybe_taken = max(maybe_taken, ?5),
+                    next_at = ?6
+             WHERE seq = ?1 AND place = ?2 AND outcome <> 9",
+            (
+                at.seq,
+                at.place,
+                codes::outcome(straggle.outcome),
+                straggle.reason,
+                maybe_taken,
+                next_at(straggle.next_at)?,
+            ),
+        )?;
+        if again == 1 {
+            return Ok(false);
+        }
         // What stood in the log when the database was opened may have gone out in the process before.
-        let maybe_taken = straggler.maybe_taken
-            || !matches!(straggler.outcome, StragglerOutcome::Returned | StragglerOutcome::UnderWay)
-            || known.as_ref().map_or(message.seq <= self.store.opened_at_seq, |known| known.maybe_taken);
-        let (instance, subject) = match known {
-            Some(_) => (None, None),
-            None => self.store.owner(message)?,
-        };
+        let maybe_taken = maybe_taken || at.seq <= self.store.opened_at_seq;
         self.run(
             "INSERT INTO straggler (seq, place, instance, subject, outcome, reason, tries, maybe_taken, since, next_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9)
              ON CONFLICT DO UPDATE SET outcome = excluded.outcome, reason = excluded.reason, tries = excluded.tries,
-                    maybe_taken = excluded.maybe_taken, next_at = excluded.next_at",
+                    maybe_taken = excluded.maybe_taken, since = excluded.since, next_at = excluded.next_at",
             (
-                message.seq,
-                message.place,
-                instance,
-                subject,
-                codes::outcome(straggler.outcome),
-                &straggler.reason,
-                straggler.tries,
+                at.seq,
+                at.place,
+                straggle.instance.map(|no| signed(no.0, "instance number")).transpose()?,
+                straggle.subject.map(subject_text),
+                codes::outcome(straggle.outcome),
+                straggle.reason,
                 maybe_taken,
-                straggler.since.0,
-                straggler.next_at.map(|at| at.0),
+                straggle.since.0,
+                next_at(straggle.next_at)?,
             ),
+        )?;
+        Ok(true)
+    }
+
+    /// A straggler is handed out again. On record before it goes: after a crash nobody knows whether it went.
+    pub fn straggler_under_way(&mut self, at: MessageRef) -> Result<(), StoreError> {
+        self.run(
+            "UPDATE straggler SET outcome = ?3, next_at = NULL WHERE seq = ?1 AND place = ?2 AND outcome <> 9",
+            (at.seq, at.place, codes::outcome(StragglerOutcome::UnderWay)),
+        )?;
+        Ok(())
+    }
+
+    /// A straggler is to be published again at `now`, whatever pause it was given. One that is under way stays so.
+    pub fn straggler_due(&mut self, at: MessageRef, now: u64) -> Result<(), StoreError> {
+        self.run(
+            "UPDATE straggler SET next_at = ?3 WHERE seq = ?1 AND place = ?2 AND outcome NOT IN (1, 9)",
+            (at.seq, at.place, signed(now, "time")?),
+        )?;
+        Ok(())
+    }
+
+    /// All stragglers are to be published again at `now`: the connection is new. What was under way on the old one may
+    /// have arrived, or not.
+    pub fn stragglers_due(&mut self, now: u64) -> Result<(), StoreError> {
+        self.run(
+            "UPDATE straggler SET next_at = ?1, maybe_taken = max(maybe_taken, outcome = 1),
+                    outcome = CASE outcome WHEN 1 THEN 2 ELSE outcome END
+             WHERE outcome <> 9",
+            (signed(now, "time")?,),
         )?;
         Ok(())
     }
 
     /// A straggler is confirmed, or withdrawn: it is not published again. One that the cursor has not passed keeps a mark,
-    /// so that a restart does not take it for unsent. Nothing to do for a message that is no straggler.
-    pub fn settle(&mut self, message: MessageRef) -> Result<(), StoreError> {
-        if message.seq <= self.store.scalars.cursor {
-            self.run("DELETE FROM straggler WHERE seq = ?1 AND place = ?2", (message.seq, message.place))?;
+    /// so that a restart does not take it for unsent. Says whether it was one.
+    pub fn settle(&mut self, at: MessageRef) -> Result<bool, StoreError> {
+        let sql = if at.seq <= self.store.scalars.cursor {
+            "DELETE FROM straggler WHERE seq = ?1 AND place = ?2 AND outcome <> 9"
         } else {
-            self.run(
-                "UPDATE straggler SET outcome = 9, next_at = NULL WHERE seq = ?1 AND place = ?2",
-                (message.seq, message.place),
-            )?;
-        }
-        Ok(())
+            "UPDATE straggler SET outcome = 9, next_at = NULL WHERE seq = ?1 AND place = ?2 AND outcome <> 9"
+        };
+        Ok(self.run(sql, (at.seq, at.place))? == 1)
     }
 }
 
-impl Store {
-    /// Whose message it is, and which question it carries.
-    fn owner(&self, message: MessageRef) -> Result<(Option<i64>, Option<String>), StoreError> {
-        let Some(outgoing) = self.message(message)? else {
-            return Err(StoreError::defect(format!("there is no message {} in row {}", message.place, message.seq)));
-        };
-        let instance = outgoing.stamp.map(|stamp| signed(stamp.id.no().0, "instance number")).transpose()?;
-        Ok((instance, outgoing.command.map(|command| subject_text(command.subject))))
-    }
+fn next_at(at: Option<u64>) -> Result<Option<i64>, StoreError> {
+    at.map(|at| signed(at, "time")).transpose()
 }
 
 pub(super) fn unsent(
     connection: &rusqlite::Connection,
     database: DatabaseId,
     after: i64,
-    limit: u32,
+    room: usize,
 ) -> Result<Unsent, StoreError> {
     let mut statement = connection.prepare_cached(
         "SELECT l.seq, l.messages, l.instance, i.key, s.name FROM log l
          LEFT JOIN instance i ON i.no = l.instance LEFT JOIN saga s ON s.no = i.saga
-         WHERE l.seq > ?1 AND l.outgoing > 0 ORDER BY l.seq LIMIT ?2",
+         WHERE l.seq > ?1 AND l.outgoing > 0 ORDER BY l.seq",
     )?;
     let mut behind =
         connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM straggler WHERE seq = ?1 AND place = ?2)")?;
-    let mut rows = statement.query((after, limit))?;
-    let mut piece = Unsent { messages: Vec::new(), upto: None };
-    let mut count = 0;
+    let mut rows = statement.query((after,))?;
+    let mut piece = Unsent { messages: Vec::new(), reached: after, whole: true };
     while let Some(row) = rows.next()? {
         let seq: i64 = row.get(0)?;
-        count += 1;
-        piece.upto = Some(seq);
-        for (place, outgoing) in (0_u32..).zip(messages_of(row, database)?) {
+        let all = messages_of(row, database)?;
+        if !piece.messages.is_empty() && piece.messages.len() + all.len() > room {
+            piece.whole = false;
+            break;
+        }
+        for (place, outgoing) in (0_u32..).zip(all) {
             let is_straggler: bool = behind.query_row((seq, place), |row| row.get(0))?;
             if !is_straggler {
                 piece.messages.push((MessageRef { seq, place }, outgoing));
             }
         }
+        piece.reached = seq;
     }
-    if count < limit {
-        piece.upto = None;
+    if piece.whole {
+        piece.reached = last_row(connection)?.max(after);
     }
     Ok(piece)
+}
+
+/// The last row of the log, with messages or not.
+fn last_row(connection: &rusqlite::Connection) -> Result<i64, StoreError> {
+    Ok(connection.prepare_cached("SELECT coalesce(max(seq), 0) FROM log")?.query_row((), |row| row.get(0))?)
 }
 
 pub(super) fn one_message(
@@ -318,7 +393,7 @@ fn messages_of(row: &Row<'_>, database: DatabaseId) -> Result<Vec<Outgoing>, Sto
     Ok(messages)
 }
 
-/// Of a row `(seq, place, outcome, reason, tries, maybe_taken, since, next_at)`.
+/// Of a row `(seq, place, outcome, reason, tries, maybe_taken, since)`.
 pub(super) fn straggler(row: &Row<'_>) -> Result<(MessageRef, Straggler), StoreError> {
     Ok((
         MessageRef { seq: row.get(0)?, place: small(row.get(1)?, "place")? },
@@ -328,7 +403,6 @@ pub(super) fn straggler(row: &Row<'_>) -> Result<(MessageRef, Straggler), StoreE
             tries: small(row.get(4)?, "count")?,
             maybe_taken: row.get(5)?,
             since: Timestamp(row.get(6)?),
-            next_at: row.get::<_, Option<i64>>(7)?.map(Timestamp),
         },
     ))
 }

@@ -30,6 +30,17 @@ impl Store {
         Ok(Some(Parked { n: unsigned(n, "number")?, input }))
     }
 
+    /// Instances for which something waits.
+    pub fn instances_with_parked(&self) -> Result<Vec<InstanceNo>, StoreError> {
+        let mut statement = self.connection.prepare_cached("SELECT DISTINCT instance FROM parked ORDER BY instance")?;
+        let mut rows = statement.query(())?;
+        let mut instances = Vec::new();
+        while let Some(row) = rows.next()? {
+            instances.push(InstanceNo(unsigned(row.get(0)?, "instance number")?));
+        }
+        Ok(instances)
+    }
+
     pub fn count_parked(&self, instance: InstanceNo) -> Result<u64, StoreError> {
         let count = self
             .connection

@@ -26,13 +26,13 @@ const PURGEABLE: &str = "status IN (3, 4) AND marks = 0 AND seq <= ?3
 
 impl Store {
     /// Live, settling, stuck or paused instances with numbers after `after`, in order: a page of the sweep.
-    pub fn live_after(&self, after: Option<InstanceNo>, limit: u32) -> Result<Vec<InstanceNo>, StoreError> {
+    pub fn live_after(&self, after: Option<InstanceNo>, limit: usize) -> Result<Vec<InstanceNo>, StoreError> {
         let after = after.map_or(Ok(-1), |no| signed(no.0, "instance number"))?;
         let mut statement = self.connection.prepare_cached(
             "SELECT no FROM instance INDEXED BY instance_live
              WHERE no > ?1 AND (ended_at IS NULL OR marks <> 0) ORDER BY no LIMIT ?2",
         )?;
-        let mut rows = statement.query((after, limit))?;
+        let mut rows = statement.query((after, codes::count(limit)))?;
         let mut live = Vec::new();
         while let Some(row) = rows.next()? {
             live.push(InstanceNo(unsigned(row.get(0)?, "instance number")?));
@@ -44,7 +44,7 @@ impl Store {
 impl Batch<'_> {
     /// Removes instances that ended, completed or compensated, before `before` and are settled, with their journals.
     /// Abandoned ones stay until somebody purges them.
-    pub fn purge_ended(&mut self, before: Timestamp, limit: u32) -> Result<Purged, StoreError> {
+    pub fn purge_ended(&mut self, before: Timestamp, limit: usize) -> Result<Purged, StoreError> {
         // Instances that have ended long ago and may not go yet are few, and are passed over by the index.
         let sql = format!(
             "SELECT no, seq FROM instance WHERE ended_at < ?1 AND ended_at IS NOT NULL AND {PURGEABLE}
@@ -53,10 +53,10 @@ impl Batch<'_> {
         let found: Vec<(i64, i64)> = {
             let mut statement = self.store.connection.prepare_cached(&sql)?;
             let rows = statement
-                .query_map((before.0, limit, self.store.scalars.cursor), |row| Ok((row.get(0)?, row.get(1)?)))?;
+                .query_map((before.0, codes::count(limit), self.store.scalars.cursor), |row| Ok((row.get(0)?, row.get(1)?)))?;
             rows.collect::<Result<_, _>>()?
         };
-        let mut purged = Purged { more: codes::count(found.len()) == limit, ..Purged::default() };
+        let mut purged = Purged { more: found.len() == limit, ..Purged::default() };
         for (no, seq) in found {
             purged.rows += self.remove_instance(no, seq)?;
             purged.items += 1;
@@ -118,31 +118,31 @@ impl Batch<'_> {
     }
 
     /// Removes published messages of no instance that went out before `before`.
-    pub fn purge_loose(&mut self, before: Timestamp, limit: u32) -> Result<Purged, StoreError> {
+    pub fn purge_loose(&mut self, before: Timestamp, limit: usize) -> Result<Purged, StoreError> {
         let items = self.run(
             "DELETE FROM log WHERE seq IN (
                  SELECT seq FROM log WHERE instance IS NULL AND seq <= ?2 AND at < ?1
                  AND NOT EXISTS (SELECT 1 FROM straggler WHERE straggler.seq = log.seq AND straggler.outcome <> 9)
                  ORDER BY seq LIMIT ?3)",
-            (before.0, self.store.scalars.cursor, limit),
+            (before.0, self.store.scalars.cursor, codes::count(limit)),
         )?;
         Ok(piece(items, limit))
     }
 
-    pub fn purge_orders(&mut self, before: Timestamp, limit: u32) -> Result<Purged, StoreError> {
+    pub fn purge_orders(&mut self, before: Timestamp, limit: usize) -> Result<Purged, StoreError> {
         let items = self.run(
             "DELETE FROM orders WHERE at < ?1 AND n IN (SELECT n FROM orders ORDER BY n LIMIT ?2)",
-            (before.0, limit),
+            (before.0, codes::count(limit)),
         )?;
         Ok(piece(items, limit))
     }
 
     /// Removes what was set aside before `before`, and the oldest of what is more than `most` rows. The latter is lost
     /// before its time, and so it is counted.
-    pub fn purge_aside(&mut self, before: Timestamp, most: u64, limit: u32) -> Result<Purged, StoreError> {
+    pub fn purge_aside(&mut self, before: Timestamp, most: u64, limit: usize) -> Result<Purged, StoreError> {
         let old = self.run(
             "DELETE FROM aside WHERE received_at < ?1 AND n IN (SELECT n FROM aside ORDER BY n LIMIT ?2)",
-            (before.0, limit),
+            (before.0, codes::count(limit)),
         )?;
         let count: i64 =
             self.store.connection.prepare_cached("SELECT count(*) FROM aside")?.query_row((), |row| row.get(0))?;
@@ -150,7 +150,7 @@ impl Batch<'_> {
         let dropped = if excess == 0 {
             0
         } else {
-            let piece = excess.min(u64::from(limit));
+            let piece = excess.min(u64::from(codes::count(limit)));
             self.run(
                 "DELETE FROM aside WHERE n IN (SELECT n FROM aside ORDER BY n LIMIT ?1)",
                 (signed(piece, "count")?,),
@@ -174,6 +174,6 @@ impl Batch<'_> {
     }
 }
 
-fn piece(items: usize, limit: u32) -> Purged {
-    Purged { items: u64::try_from(items).unwrap_or(u64::MAX), rows: 0, more: codes::count(items) == limit }
+fn piece(items: usize, limit: usize) -> Purged {
+    Purged { items: u64::try_from(items).unwrap_or(u64::MAX), rows: 0, more: items == limit }
 }

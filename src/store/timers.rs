@@ -3,7 +3,7 @@
 use rusqlite::OptionalExtension;
 
 use super::batch::Batch;
-use super::codes::{signed, small, unsigned};
+use super::codes::{count, signed, small, unsigned};
 use super::error::StoreError;
 use super::open::Store;
 use super::rows::{Clock, DueTimer, SagaNo, TimerRow, TurnRow};
@@ -17,12 +17,12 @@ const NOT_BEGUN: i64 = -1;
 
 impl Store {
     /// What is due on a clock, in order of due time.
-    pub fn due_timers(&self, clock: Clock, upto: i64, limit: u32) -> Result<Vec<DueTimer>, StoreError> {
+    pub fn due_timers(&self, clock: Clock, upto: i64, limit: usize) -> Result<Vec<DueTimer>, StoreError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT instance, serial, due FROM timer
              WHERE lane = ?1 AND due <= ?2 AND due IS NOT NULL ORDER BY due, instance, serial LIMIT ?3",
         )?;
-        let mut rows = statement.query((lane(clock), upto, limit))?;
+        let mut rows = statement.query((lane(clock), upto, count(limit)))?;
         let mut due = Vec::new();
         while let Some(row) = rows.next()? {
             due.push(DueTimer {

@@ -52,7 +52,7 @@ impl Reader {
         &self,
         filter: &AsideFilter,
         before: Option<u64>,
-        limit: u32,
+        limit: usize,
     ) -> Result<Vec<AsideRow>, StoreError> {
         self.begin();
         let mut sql = concat!("SELECT ", columns!(), " FROM aside WHERE n < ?").to_owned();
@@ -69,7 +69,7 @@ impl Reader {
         narrow(" AND type = ?", filter.message_type.clone().map(Sql::from));
         narrow(" AND received_at < ?", filter.received_before.map(|at| at.0.into()));
         sql.push_str(" ORDER BY n DESC LIMIT ?");
-        params.push(limit.into());
+        params.push(codes::count(limit).into());
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut rows = statement.query(rusqlite::params_from_iter(params))?;
         let mut found = Vec::new();

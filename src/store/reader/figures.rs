@@ -166,7 +166,7 @@ impl Reader {
     }
 
     /// Groups of open incidents, the largest first, each with at most `sample` of its instances.
-    pub fn incident_groups(&self, limit: u32, sample: u32) -> Result<Vec<IncidentGroup>, StoreError> {
+    pub fn incident_groups(&self, limit: usize, sample: usize) -> Result<Vec<IncidentGroup>, StoreError> {
         self.begin();
         self.snapshot(|reader| {
             let mut statement = reader.connection.prepare_cached(
@@ -178,7 +178,7 @@ impl Reader {
                  FROM incident_group g JOIN saga s ON s.no = g.saga JOIN state n ON n.no = g.state
                  WHERE g.open > 0 ORDER BY g.open DESC, g.no LIMIT ?1",
             )?;
-            let mut rows = statement.query((limit,))?;
+            let mut rows = statement.query((codes::count(limit),))?;
             let mut groups = Vec::new();
             while let Some(row) = rows.next()? {
                 groups.push(IncidentGroup {
@@ -196,11 +196,11 @@ impl Reader {
         })
     }
 
-    fn sample(&self, group: i64, limit: u32) -> Result<Vec<InstanceId>, StoreError> {
+    fn sample(&self, group: i64, limit: usize) -> Result<Vec<InstanceId>, StoreError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT instance FROM incident WHERE grouping = ?1 AND closed_at IS NULL ORDER BY opened_at LIMIT ?2",
         )?;
-        let mut rows = statement.query((group, limit))?;
+        let mut rows = statement.query((group, codes::count(limit)))?;
         let mut ids = Vec::new();
         while let Some(row) = rows.next()? {
             ids.push(InstanceId::new(InstanceNo(unsigned(row.get(0)?, "instance number")?), self.database));

@@ -116,14 +116,14 @@ impl Reader {
         &self,
         selector: &Selector,
         after: Option<InstanceNo>,
-        limit: u32,
+        limit: usize,
     ) -> Result<Page, StoreError> {
         self.begin();
         let after = after.map_or(Ok(i64::MAX), |no| signed(no.0, "instance number"))?;
         self.snapshot(|reader| {
             let Some(choice) = Choice::of(reader, selector)? else { return Ok(Page { rows: Vec::new(), next: None }) };
             let rows = reader.chosen(&choice, after, limit)?;
-            let next = if !rows.is_empty() && codes::count(rows.len()) == limit {
+            let next = if !rows.is_empty() && rows.len() == limit {
                 rows.last().map(|row| row.no)
             } else {
                 reader.looked_at(&choice, after)?
@@ -216,7 +216,7 @@ impl Reader {
         Ok(incidents)
     }
 
-    fn chosen(&self, choice: &Choice, after: i64, limit: u32) -> Result<Vec<InstanceRow>, StoreError> {
+    fn chosen(&self, choice: &Choice, after: i64, limit: usize) -> Result<Vec<InstanceRow>, StoreError> {
         let sql = format!(
             "WITH looked AS (SELECT {} FROM instance i {} WHERE i.no < ? AND {} ORDER BY i.no DESC LIMIT ?),
                   chosen AS (SELECT * FROM looked WHERE {} LIMIT ?) {NAMED}",
@@ -229,7 +229,7 @@ impl Reader {
         params.extend(choice.walk.params.iter().cloned());
         params.push(ROWS_LOOKED_AT.into());
         params.extend(choice.filter.params.iter().cloned());
-        params.push(i64::from(limit).into());
+        params.push(codes::count(limit).into());
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut rows = statement.query(rusqlite::params_from_iter(params))?;
         let mut found = Vec::new();

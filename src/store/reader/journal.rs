@@ -111,7 +111,7 @@ impl Reader {
         no: InstanceNo,
         order: JournalOrder,
         from: Option<u64>,
-        limit: u32,
+        limit: usize,
     ) -> Result<Vec<JournalRow>, StoreError> {
         self.begin();
         self.snapshot(|reader| {
@@ -120,7 +120,7 @@ impl Reader {
             while let Some(seq) = link {
                 let (turn, prev) = reader.turn_and_prev(no, seq)?;
                 let (in_range, passed) = match (order, from) {
-                    (JournalOrder::NewestFirst, from) => (from.is_none_or(|from| turn < from), codes::count(wanted.len()) == limit),
+                    (JournalOrder::NewestFirst, from) => (from.is_none_or(|from| turn < from), wanted.len() == limit),
                     (JournalOrder::OldestFirst, from) => (true, from.is_some_and(|from| turn <= from)),
                 };
                 if passed {
@@ -134,7 +134,7 @@ impl Reader {
             if order == JournalOrder::OldestFirst {
                 wanted.reverse();
             }
-            wanted.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+            wanted.truncate(limit);
             wanted.into_iter().map(|seq| reader.journal_row(seq)).collect()
         })
     }
@@ -143,7 +143,7 @@ impl Reader {
     pub fn whole_journal(&self, no: InstanceNo) -> Result<Option<(Stored, Vec<JournalRow>)>, StoreError> {
         self.snapshot(|reader| {
             let Some(stored) = reader.instance(no)? else { return Ok(None) };
-            Ok(Some((stored, reader.journal(no, JournalOrder::OldestFirst, None, u32::MAX)?)))
+            Ok(Some((stored, reader.journal(no, JournalOrder::OldestFirst, None, usize::MAX)?)))
         })
     }
 
@@ -152,7 +152,7 @@ impl Reader {
         self.snapshot(|reader| {
             reader.begin();
             let Some(row) = checked_row(&reader.connection, no)? else { return Ok(None) };
-            let rows = reader.journal(no, JournalOrder::OldestFirst, None, u32::MAX)?;
+            let rows = reader.journal(no, JournalOrder::OldestFirst, None, usize::MAX)?;
             Ok(verify_chain(&rows, row.head, &row.body))
         })
     }

@@ -104,7 +104,7 @@ impl Reader {
     }
 
     /// Orders on record, newest first.
-    pub fn orders(&self, before: Option<u64>, limit: u32) -> Result<Vec<OrderRow>, StoreError> {
+    pub fn orders(&self, before: Option<u64>, limit: usize) -> Result<Vec<OrderRow>, StoreError> {
         self.begin();
         orders::newest(&self.connection, before, limit)
     }

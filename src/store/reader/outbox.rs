@@ -21,15 +21,15 @@ pub struct OutboxRow {
 impl Reader {
     /// Unconfirmed messages in the order of their commits, stragglers first: at most `limit`. What has been confirmed and
     /// not yet been written down is still among them.
-    pub fn outbox(&self, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
+    pub fn outbox(&self, limit: usize) -> Result<Vec<OutboxRow>, StoreError> {
         self.begin();
         self.snapshot(|reader| {
             let mut found = Vec::new();
             let mut statement = reader.connection.prepare_cached(
-                "SELECT seq, place, outcome, reason, tries, maybe_taken, since, next_at FROM straggler
+                "SELECT seq, place, outcome, reason, tries, maybe_taken, since FROM straggler
                  WHERE outcome <> 9 ORDER BY seq, place LIMIT ?1",
             )?;
-            let mut rows = statement.query((limit,))?;
+            let mut rows = statement.query((count(limit),))?;
             while let Some(row) = rows.next()? {
                 let (message, straggler) = straggler(row)?;
                 let outgoing = one_message(&reader.connection, reader.database, message)?
@@ -37,7 +37,7 @@ impl Reader {
                 let since = outgoing.at;
                 found.push(OutboxRow { message, outgoing, since, straggler: Some(straggler) });
             }
-            let rest = limit.saturating_sub(count(found.len()));
+            let rest = limit.saturating_sub(found.len());
             if rest > 0 {
                 let cursor = reader.number("cursor")?;
                 let rest = unsent(&reader.connection, reader.database, cursor, rest)?;
@@ -45,7 +45,7 @@ impl Reader {
                     let since = outgoing.at;
                     OutboxRow { message, outgoing, since, straggler: None }
                 }));
-                found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+                found.truncate(limit);
             }
             Ok(found)
         })
