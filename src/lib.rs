@@ -7,6 +7,8 @@ pub mod api;
 pub mod config;
 pub mod saga;
 
+pub mod store;
+
 pub mod engine;
 
 pub mod bus;

@@ -123,6 +123,11 @@ impl Output {
         self.data(&text)
     }
 
+    /// An empty screen, where there is a terminal.
+    pub fn clear(&self) -> Result<(), Failure> {
+        if std::io::stdout().is_terminal() { self.data("\u{1b}[2J\u{1b}[H\n") } else { Ok(()) }
+    }
+
     /// A table that fits; nothing at all where it has no rows.
     pub fn table(&self, headers: &[&str], rows: Vec<Vec<Cell>>) -> Result<(), Failure> {
         if rows.is_empty() {

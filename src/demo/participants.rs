@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::allocate_cell::{Cells, Detainees};
 use super::command::{Answer, Command};
-use super::guarded::{Guarded, Rules};
+use super::guarded::Guarded;
 use super::join_group::{Groups, Users};
 use super::requests::Town;
 use super::slots::{Register, Slots, Stage};

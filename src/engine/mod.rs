@@ -19,6 +19,7 @@ use crate::saga::instance::{Marks, Status};
 use crate::saga::machine::Machine;
 use crate::saga::step::Refusal;
 use crate::saga::time::Timestamp;
+pub use crate::store::MessageRef;
 
 /// What comes in at the front.
 #[derive(Debug)]
@@ -107,13 +108,6 @@ impl BadReason {
             BadReason::DeliveryLimit => "delivery-limit",
         }
     }
-}
-
-/// A message of a committed turn: the journal row, and its place among the row's messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MessageRef {
-    pub seq: i64,
-    pub place: u32,
 }
 
 /// What the broker said of a message.
