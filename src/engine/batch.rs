@@ -19,9 +19,6 @@ const LISTENING_KEPT_MS: u64 = 10_000;
 /// A cursor that moved by confirms alone waits so long for a commit that there is anyway, for it would cost one.
 const CURSOR_KEPT_MS: u64 = 1_000;
 
-/// The wall clock and the monotonic clock go apart by more than this only where somebody set the former.
-const JUMP_MS: u64 = 60_000;
-
 /// The engine without its thread: what `run` and the world drive. Owns the database's writer.
 #[derive(Debug)]
 pub struct Engine {
@@ -48,8 +45,6 @@ pub(super) struct Core {
     pub report: Report,
     /// When the next timer of a clock is due, where that is known.
     next: HashMap<Clock, Option<i64>>,
-    /// When the last batch was.
-    last: Now,
     listening_kept: Kept,
     cursor_kept: Kept,
 }
@@ -97,7 +92,6 @@ impl Engine {
             stragglers: store.count_stragglers()?,
             report: Report::default(),
             next: HashMap::new(),
-            last: now,
             listening_kept: Kept::default(),
             cursor_kept: Kept { value: store.cursor(), at_ms: now.monotonic_ms },
             settings,
@@ -143,7 +137,7 @@ impl Engine {
             if self.core.stragglers > 0
                 && let Some(due) = self.store.next_straggler()?
             {
-                soonest = soonest.into_iter().chain([until(due.0, now.wall.0)]).min();
+                soonest = soonest.into_iter().chain([due.saturating_sub(now.monotonic_ms)]).min();
             }
         }
         Ok(soonest)
@@ -222,7 +216,6 @@ impl Core {
 
 impl Work<'_, '_> {
     fn all(&mut self, inputs: Vec<Input>) -> Result<(), StoreError> {
-        self.mind_the_jump()?;
         self.drain()?;
         for input in inputs {
             self.one(input)?;
@@ -262,25 +255,13 @@ impl Work<'_, '_> {
         }
     }
 
-    /// Where the wall clock was set, what is to be published again does not wait for the time that it was to be.
-    fn mind_the_jump(&mut self) -> Result<(), StoreError> {
-        let last = std::mem::replace(&mut self.core.last, self.now);
-        let by_wall = self.now.wall.0.saturating_sub(last.wall.0);
-        let by_monotonic = i64::try_from(self.now.monotonic_ms.saturating_sub(last.monotonic_ms)).unwrap_or(i64::MAX);
-        if self.core.stragglers > 0 && by_wall.abs_diff(by_monotonic) > JUMP_MS {
-            self.tx.hurry_stragglers(self.now.wall)?;
-        }
-        Ok(())
-    }
-
     /// Everything that was not confirmed goes first, in order; what was returned may find its queue again.
     fn bus_up(&mut self, waiting: u64) -> Result<(), StoreError> {
         self.core.clocks.up(self.now, waiting);
         let cursor = self.core.outbox.cursor();
         self.core.outbox.reconnected(cursor);
         if self.core.stragglers > 0 {
-            self.tx.forget_under_way()?;
-            self.tx.hurry_stragglers(self.now.wall)?;
+            self.tx.stragglers_due(self.now.monotonic_ms)?;
         }
         Ok(())
     }
@@ -295,7 +276,7 @@ impl Work<'_, '_> {
             return Ok(());
         }
         self.core.cursor_kept = Kept { value: cursor, at_ms: self.now.monotonic_ms };
-        self.tx.advance_cursor(cursor)
+        self.tx.keep_cursor(cursor)
     }
 
     /// With the commits, and at least every 10 s while a limit runs.

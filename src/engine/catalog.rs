@@ -1,7 +1,7 @@
 //! The definitions in memory: the newest of each saga, older ones that instances still need, and which of them are to
 //! be asked about a type of message. What cannot be loaded is known too, with the reason.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -105,7 +105,7 @@ impl Catalog {
     }
 
     /// Older versions without live instances are asked no more. Returns whether the consumed types changed.
-    pub fn retain_versions(&mut self, live: &BTreeSet<DefinitionNo>) -> bool {
+    pub fn retain_versions(&mut self, live: &HashSet<DefinitionNo>) -> bool {
         for saga in self.sagas.values_mut() {
             saga.versions.retain(|no| Some(*no) == saga.newest || live.contains(no));
         }

@@ -109,15 +109,15 @@ impl Allowance {
         Allowance { per_second, left: per_second * 1_000, counted_to_ms: 0 }
     }
 
-    pub fn available(&mut self, now: Now) -> u32 {
+    pub fn available(&mut self, now: Now) -> usize {
         let passed = now.monotonic_ms.saturating_sub(self.counted_to_ms);
         self.counted_to_ms = self.counted_to_ms.max(now.monotonic_ms);
         self.left = self.left.saturating_add(passed.saturating_mul(self.per_second)).min(self.per_second * 1_000);
-        u32::try_from(self.left / 1_000).unwrap_or(u32::MAX)
+        usize::try_from(self.left / 1_000).unwrap_or(usize::MAX)
     }
 
-    pub fn spend(&mut self, timers: u32) {
-        self.left = self.left.saturating_sub(u64::from(timers) * 1_000);
+    pub fn spend_one(&mut self) {
+        self.left = self.left.saturating_sub(1_000);
     }
 
     /// How long until there is one to spend.
@@ -173,7 +173,7 @@ mod tests {
     fn the_allowance_refills_with_time_up_to_a_second() {
         let mut allowance = Allowance::new(10);
         assert_eq!(allowance.available(at(0)), 10);
-        allowance.spend(10);
+        (0..10).for_each(|_| allowance.spend_one());
         assert_eq!(allowance.available(at(0)), 0);
         assert_eq!(allowance.until_available(), 100);
         assert_eq!(allowance.available(at(250)), 2);

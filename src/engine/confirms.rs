@@ -4,17 +4,16 @@ use super::batch::Work;
 use super::outbox::{Flight, InFlight};
 use super::turn::Came;
 use super::{MessageRef, Published};
-use crate::saga::duration::Span;
 use crate::saga::event::{Input, Subject};
 use crate::saga::ids::InstanceNo;
-use crate::store::{StoreError, Straggler, StragglerOutcome};
+use crate::store::{StoreError, Straggle, StragglerOutcome};
 
 /// The first pause before a returned or nacked message is published again; it doubles.
 const AGAIN_AFTER_MS: u64 = 1_000;
 /// The longest such pause.
 const AGAIN_AFTER_AT_MOST_MS: u64 = 10_000;
 /// Stragglers published again in one batch.
-const STRAGGLERS_PIECE: u32 = 100;
+const STRAGGLERS_PIECE: usize = 100;
 
 impl Work<'_, '_> {
     pub(super) fn published(&mut self, at: MessageRef, outcome: Published) -> Result<(), StoreError> {
@@ -41,16 +40,14 @@ impl Work<'_, '_> {
             return Ok(());
         }
         let unsent = self.tx.unsent(self.core.outbox.reached(), room)?;
-        // Where there is nothing more, rows without messages may follow: they are reached too.
-        let reached = unsent.upto.map_or_else(|| self.tx.last_seq(), Ok)?;
-        let handed = self.core.outbox.refill(unsent.messages, reached, unsent.upto.is_none());
+        let handed = self.core.outbox.refill(unsent.messages, unsent.reached, unsent.whole);
         self.out.publish.extend(handed);
         Ok(())
     }
 
     /// Nobody can have acted on these: they are not published again.
     pub(super) fn withdraw(&mut self, no: InstanceNo, subject: Subject) -> Result<(), StoreError> {
-        if let Some(at) = self.tx.straggler_of(no, subject)? {
+        for at in self.tx.stragglers_of(no, subject)? {
             self.core.outbox.settled(at);
             self.settle(at)?;
         }
@@ -59,12 +56,8 @@ impl Work<'_, '_> {
 
     /// A person says that it is to be published again now.
     pub(super) fn republish(&mut self, no: InstanceNo, subject: Subject) -> Result<(), StoreError> {
-        if let Some(at) = self.tx.straggler_of(no, subject)?
-            && let Some(mut straggler) = self.tx.straggler(at)?
-            && straggler.outcome != StragglerOutcome::UnderWay
-        {
-            straggler.next_at = Some(self.now.wall);
-            self.tx.straggle(at, &straggler)?;
+        for at in self.tx.stragglers_of(no, subject)? {
+            self.tx.straggler_due(at, self.now.monotonic_ms)?;
         }
         Ok(())
     }
@@ -111,25 +104,27 @@ impl Work<'_, '_> {
         outcome: StragglerOutcome,
         reason: Option<&str>,
     ) -> Result<(), StoreError> {
-        let known = self.tx.straggler(at)?;
-        let tries = known.as_ref().map_or(1, |known| known.tries);
-        let pause = AGAIN_AFTER_MS.saturating_mul(1 << tries.saturating_sub(1).min(10)).min(AGAIN_AFTER_AT_MOST_MS);
+        let tries = self.tx.straggler_tries(at)?;
+        let pause = AGAIN_AFTER_MS.saturating_mul(1 << tries.min(10)).min(AGAIN_AFTER_AT_MOST_MS);
+        let now = self.now.monotonic_ms;
         let next_at = match outcome {
-            StragglerOutcome::Unknown => Some(self.now.wall),
+            StragglerOutcome::Unknown => Some(now),
             // It closes the channel for all others: not again by itself, but with the next connection.
             StragglerOutcome::Rejected => None,
-            _ => Some(self.now.wall.plus(Span(pause))),
+            _ => Some(now.saturating_add(pause)),
         };
-        self.core.stragglers += u64::from(known.is_none());
-        let straggler = Straggler {
+        let is_new = self.tx.straggle(&Straggle {
+            at,
+            instance: flight.instance,
+            subject: flight.command.map(|command| command.subject),
             outcome,
-            reason: reason.map(str::to_owned),
-            tries,
+            reason,
             maybe_taken: flight.maybe_taken,
             since: self.now.wall,
             next_at,
-        };
-        self.tx.straggle(at, &straggler)
+        })?;
+        self.core.stragglers += u64::from(is_new);
+        Ok(())
     }
 
     fn hand_out_stragglers(&mut self) -> Result<(), StoreError> {
@@ -137,23 +132,18 @@ impl Work<'_, '_> {
             return Ok(());
         }
         let room = self.core.outbox.room().min(STRAGGLERS_PIECE);
-        for (at, mut straggler) in self.tx.stragglers_due(self.now.wall, room)? {
-            let Some(message) = self.tx.message(at)? else { continue };
+        for straggler in self.tx.due_stragglers(self.now.monotonic_ms, room)? {
             // On record before it goes: after a crash nobody knows whether it went.
-            straggler.outcome = StragglerOutcome::UnderWay;
-            straggler.tries = straggler.tries.saturating_add(1);
-            straggler.next_at = None;
-            self.tx.straggle(at, &straggler)?;
-            self.core.outbox.hand_out_straggler(at, &message, straggler.maybe_taken);
-            self.out.publish.push((at, message));
+            self.tx.straggler_under_way(straggler.at)?;
+            self.core.outbox.hand_out_straggler(straggler.at, &straggler.message, straggler.maybe_taken);
+            self.out.publish.push((straggler.at, straggler.message));
         }
         Ok(())
     }
 
     fn settle(&mut self, at: MessageRef) -> Result<(), StoreError> {
-        if self.tx.straggler(at)?.is_some() {
+        if self.tx.settle(at)? {
             self.core.stragglers = self.core.stragglers.saturating_sub(1);
-            self.tx.settle(at)?;
         }
         Ok(())
     }

@@ -40,7 +40,7 @@ pub struct Report {
     /// Start events whose `when` did not hold, and others that are counted and nothing else.
     pub counted_only: u64,
     /// Handed out and not confirmed.
-    pub unconfirmed: u32,
+    pub unconfirmed: usize,
     /// Rows older than what has been handed out wait in the database.
     pub backlog: bool,
 }
@@ -105,9 +105,9 @@ impl Asked {
 }
 
 pub(super) fn channels(settings: &Settings, consumed: Consumed) -> (EngineHandle, Inflow, Outflow) {
-    let window = settings.window.max(1) as usize;
+    let window = settings.window.max(1);
     // Twice a batch: one is being handled while the next queues up.
-    let (deliveries, deliveries_in) = mpsc::channel(settings.max_batch.max(1) as usize * 2);
+    let (deliveries, deliveries_in) = mpsc::channel(settings.max_batch.max(1) * 2);
     // As long as what may be unconfirmed, so that who confirms never waits for the engine, nor the engine for him.
     let (outcomes, outcomes_in) = mpsc::channel(window);
     let (requests, requests_in) = mpsc::channel(REQUESTS_LIMIT);
@@ -188,7 +188,7 @@ impl EngineHandle {
     /// Finish the batch, wait for confirms, end. Returns at once; join the thread to know when it is done.
     pub fn stop(&self) {
         // Full means that a stop is on its way already; closed, that it has ended.
-        drop(self.stop.try_send(()));
+        let _ = self.stop.try_send(());
     }
 
     /// The event types to be bound; changes with a reload and when the last instance of an old version has ended.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::batch::Work;
 use super::catalog::{Catalog, Loaded, Saga};
+use crate::saga::compile::compile_stored;
 use crate::saga::instance::DefinitionNo;
 use crate::saga::machine::{Digest, Machine};
 use crate::saga::time::Timestamp;
@@ -81,5 +82,11 @@ impl Work<'_, '_> {
 
 /// Without the checks of loading, so that a stricter daemon does not stop old instances.
 fn compiled(stored: &StoredDefinition) -> Loaded {
-    Loaded::Broken { saga: stored.saga.clone(), error: "it is not among those that were given".to_owned() }
+    match compile_stored(&stored.source, &stored.file) {
+        Ok(machine) => Loaded::Machine(Arc::new(machine)),
+        Err(problems) => {
+            let error = problems.first().map_or_else(String::new, |problem| problem.message.clone());
+            Loaded::Broken { saga: stored.saga.clone(), error }
+        }
+    }
 }

@@ -259,11 +259,11 @@ pub struct Now {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Inputs of one transaction: enough that they share the fsync, few enough that nobody waits long.
-    pub max_batch: u32,
+    pub max_batch: usize,
     /// Timers fired a second at most, so that many due at once are no storm.
     pub timer_rate: u32,
     /// Messages that the broker may have without having confirmed them.
-    pub window: u32,
+    pub window: usize,
     /// How long after the daemon consumes again the listening clock still stands.
     pub grace_ms: u64,
     /// How long a stop waits for confirms.

@@ -10,7 +10,7 @@ use crate::saga::ids::InstanceNo;
 
 /// Confirmed messages that are remembered because an older one is not confirmed yet, per message of the window: the
 /// broker confirms in about the order of publishing, so that more means that it forgot one.
-const REMEMBERED: u32 = 4;
+const REMEMBERED: usize = 4;
 
 /// One message that was handed out, as far as its outcome concerns anybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Flight {
 
 #[derive(Debug)]
 pub struct Outbox {
-    window: u32,
+    window: usize,
     lifecycle: bool,
     /// Everything up to here has been handed out, settled, or is a straggler.
     reached: i64,
@@ -69,11 +69,11 @@ pub struct Outbox {
     /// There may be rows behind `reached` that are not in memory.
     backlog: bool,
     out: BTreeMap<MessageRef, Flight>,
-    under_way: u32,
+    under_way: usize,
 }
 
 impl Outbox {
-    pub fn new(window: u32, lifecycle: bool, cursor: i64, last_seq: i64) -> Outbox {
+    pub fn new(window: usize, lifecycle: bool, cursor: i64, last_seq: i64) -> Outbox {
         Outbox {
             window: window.max(1),
             lifecycle,
@@ -85,7 +85,7 @@ impl Outbox {
         }
     }
 
-    pub fn unconfirmed(&self) -> u32 {
+    pub fn unconfirmed(&self) -> usize {
         self.under_way
     }
 
@@ -98,8 +98,8 @@ impl Outbox {
     }
 
     /// How many more may be handed out.
-    pub fn room(&self) -> u32 {
-        if self.out.len() >= self.window.saturating_mul(REMEMBERED) as usize {
+    pub fn room(&self) -> usize {
+        if self.out.len() >= self.window.saturating_mul(REMEMBERED) {
             return 0;
         }
         self.window.saturating_sub(self.under_way)
@@ -145,7 +145,7 @@ impl Outbox {
             self.backlog = true;
             return Vec::new();
         }
-        let room = self.room() as usize;
+        let room = self.room();
         if fresh.len() <= room {
             self.reached = self.reached.max(last);
             return self.hand_out(fresh);

@@ -111,11 +111,8 @@ impl Loop {
         let mut request = None;
         let woken = tokio::select! {
             biased;
-            stop = inflow.stop.recv() => {
-                // Closed: nobody holds the handle any more.
-                drop(stop);
-                Woken::Stop
-            }
+            // Also where it is closed: nobody holds the handle any more.
+            _ = inflow.stop.recv() => Woken::Stop,
             outcomes = inflow.outcomes.recv() => {
                 inputs.extend(outcomes.map(Input::Published));
                 Woken::Work
@@ -140,13 +137,13 @@ impl Loop {
     /// What queued up while the last commit was under way is one batch. What the broker said of messages goes first:
     /// what was told before a reconnect must be known before it.
     fn take_queued(&mut self, inputs: &mut Vec<Input>) {
-        while inputs.len() < self.settings.max_batch as usize {
+        while inputs.len() < self.settings.max_batch {
             match self.inflow.deliveries.try_recv() {
                 Ok(input) => inputs.push(input),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
         }
-        while inputs.len() < self.settings.max_batch as usize {
+        while inputs.len() < self.settings.max_batch {
             match self.inflow.requests.try_recv() {
                 Ok(request) => self.take_request(request, inputs),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,

@@ -15,7 +15,7 @@ const PIECE_EVERY_MS: u64 = 100;
 /// Pause between two passes.
 const PASS_EVERY_MS: u64 = 60_000;
 /// Instances looked at, and rows removed of each kind, in one piece.
-const PIECE: u32 = 100;
+const PIECE: usize = 100;
 /// Pages given back to the file system in one piece.
 const PAGES: u32 = 256;
 
@@ -62,7 +62,7 @@ impl Work<'_, '_> {
                 self.give(*no, Input::Stalled)?;
             }
         }
-        let whole = page.len() < PIECE as usize;
+        let whole = page.len() < PIECE;
         self.core.sweep.after = if whole { None } else { page.last().copied() };
         if whole {
             self.forget_versions()?;

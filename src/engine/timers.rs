@@ -17,14 +17,14 @@ impl Work<'_, '_> {
         }
         let due = self.due(limit)?;
         for (clock, timer) in due {
-            self.core.allowance.spend(1);
+            self.core.allowance.spend_one();
             self.fire(clock, timer)?;
         }
         Ok(())
     }
 
     /// What is due on all clocks, the longest overdue first.
-    fn due(&mut self, limit: u32) -> Result<Vec<(Clock, DueTimer)>, StoreError> {
+    fn due(&mut self, limit: usize) -> Result<Vec<(Clock, DueTimer)>, StoreError> {
         let mut due: Vec<(i64, Clock, DueTimer)> = Vec::new();
         let clocks = self.core.catalog.sagas().map(|saga| (Clock::Listening(saga.no), self.core.listening(saga.no)));
         let clocks: Vec<(Clock, i64)> = clocks.chain([(Clock::Wall, self.now.wall.0)]).collect();
@@ -36,7 +36,7 @@ impl Work<'_, '_> {
             due.extend(timers.into_iter().map(|timer| (now.saturating_sub(timer.due), clock, timer)));
         }
         due.sort_by_key(|(late, _, timer)| (std::cmp::Reverse(*late), timer.instance, timer.serial));
-        due.truncate(limit as usize);
+        due.truncate(limit);
         Ok(due.into_iter().map(|(_, clock, timer)| (clock, timer)).collect())
     }
 

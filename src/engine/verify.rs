@@ -1,6 +1,7 @@
 //! `journal --verify`: tries the chain of a journal, and replays it through the core, byte for byte.
 
 use super::turn::{STARTED_ALREADY, noted};
+use crate::saga::compile::compile_stored;
 use crate::saga::correlate::{first_data, unborn};
 use crate::saga::effect::{Effect, Outgoing};
 use crate::saga::event::{Given, Input};
@@ -28,7 +29,7 @@ pub struct BrokenTurn {
 }
 
 /// Tries one instance; `None` where there is none.
-pub fn verify(reader: &Reader, machine: &Machine, no: InstanceNo) -> Result<Option<Verified>, StoreError> {
+pub fn verify(reader: &Reader, no: InstanceNo) -> Result<Option<Verified>, StoreError> {
     let mut verified = Verified::default();
     let (journal, chain) = reader.snapshot(|reader| Ok((reader.whole_journal(no)?, reader.broken_chain(no)?)))?;
     let Some((stored, rows)) = journal else { return Ok(None) };
@@ -37,8 +38,25 @@ pub fn verify(reader: &Reader, machine: &Machine, no: InstanceNo) -> Result<Opti
         // What stands after a broken link proves nothing.
         return Ok(Some(verified));
     }
-    replay(machine, &stored.instance, &rows, &mut verified)?;
+    let machine = match machine_of(reader, &stored.instance)? {
+        Ok(machine) => machine,
+        Err(what) => {
+            verified.broken.push(BrokenTurn { turn: 0, what });
+            return Ok(Some(verified));
+        }
+    };
+    replay(&machine, &stored.instance, &rows, &mut verified)?;
     Ok(Some(verified))
+}
+
+fn machine_of(reader: &Reader, instance: &Instance) -> Result<Result<Machine, String>, StoreError> {
+    let Some(source) = reader.definition_source(instance.definition)? else {
+        return Ok(Err("its definition is not kept".to_owned()));
+    };
+    Ok(compile_stored(&source, &instance.saga).map_err(|problems| {
+        let why = problems.first().map_or("", |problem| problem.message.as_str());
+        format!("its definition cannot be loaded: {why}")
+    }))
 }
 
 /// Walks the journal again from turn 1, and holds each row against what comes out today.

@@ -48,7 +48,6 @@ mod batch;
 mod chain;
 mod checkpoint;
 mod codes;
-mod engine_extras;
 mod error;
 mod inbox;
 mod incidents;
