@@ -1,4 +1,6 @@
 //! The tests that need more than one module: one crate, so that it is linked once.
 
 mod store;
+mod documents;
 mod tidy;
+mod scenarios;
