@@ -2,5 +2,6 @@
 
 mod store;
 mod documents;
+mod simulate;
 mod tidy;
 mod scenarios;
