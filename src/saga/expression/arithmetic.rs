@@ -114,7 +114,7 @@ fn contains<'a>(work: &mut Work<'a>, needle: &Val<'a>, hay: &Val<'a>) -> Outcome
             Ok(false)
         }
         None if matches!(hay, Val::Text(_)) => failed("'in' looks into lists and objects; for texts there is contains()"),
-        None => failed(format!("'in' looks into lists and objects, not into {}", hay.type_name())),
+        None => failed(format!("'in' looks into lists and objects, not into {}", hay.described())),
     }
 }
 
@@ -182,7 +182,7 @@ fn remainder<'a>(left: &Val<'a>, right: &Val<'a>) -> Outcome<Val<'a>> {
             Some(rest) => Ok(Val::Int(rest)),
             None => failed("the number leaves 64 bits"),
         },
-        _ => failed(format!("% needs two integers, not {} and {}", left.type_name(), right.type_name())),
+        _ => failed(format!("% needs two integers, not {} and {}", left.described(), right.described())),
     }
 }
 
@@ -193,7 +193,7 @@ pub(super) fn negate<'a>(value: &Val<'a>) -> Outcome<Val<'a>> {
             None => failed("the number leaves 64 bits"),
         },
         Some(Num::Double(value)) => Ok(Val::Double(-value)),
-        None => failed(format!("'-' needs a number, not {}", value.type_name())),
+        None => failed(format!("'-' needs a number, not {}", value.described())),
     }
 }
 

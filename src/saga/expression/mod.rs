@@ -26,6 +26,8 @@ use tree::Node;
 use value::{Fault, Val};
 
 #[cfg(test)]
+mod oracle;
+#[cfg(test)]
 mod tests;
 
 pub use scope::{Scope, Variable, closest};
@@ -145,7 +147,7 @@ impl Expression {
     pub fn holds(&self, env: &Env<'_>) -> Result<bool, EvalError> {
         match self.value(env)? {
             Val::Bool(truth) => Ok(truth),
-            other => Err(EvalError { message: format!("the condition is {}, not true or false", other.type_name()) }),
+            other => Err(EvalError { message: format!("the condition is {}, not true or false", other.described()) }),
         }
     }
 

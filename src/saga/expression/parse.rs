@@ -453,12 +453,11 @@ impl Parser<'_> {
     /// `list.all(x, condition)` and its kin: `x` exists in the rest of the parentheses.
     fn comprehension(&mut self, over: Part, kind: MacroKind, name_at: &Range<usize>) -> Parse<Part> {
         let name = &self.text[name_at.clone()];
-        let wrong = |at: Range<usize>| error(at, format!("'{name}' has the wrong arguments"), format!("write {}", functions::usage(name)));
+        let wrong = || error(name_at.clone(), format!("'{name}' has the wrong arguments"), format!("write {}", functions::usage(name)));
         self.expect("(", "before the arguments")?;
-        let (token, at) = self.advance()?;
-        let Token::Name(variable) = token else { return Err(wrong(at)) };
+        let Token::Name(variable) = self.advance()?.0 else { return Err(wrong()) };
         if !self.take(",")? || self.is(")") {
-            return Err(wrong(at));
+            return Err(wrong());
         }
         let slot = self.locals.len();
         self.locals.push(variable);
@@ -466,7 +465,7 @@ impl Parser<'_> {
         let mut second = None;
         if self.take(",")? && !self.is(")") {
             if kind != MacroKind::Map {
-                return Err(wrong(self.at.clone()));
+                return Err(wrong());
             }
             second = Some(self.expression()?);
             self.take(",")?;

@@ -51,8 +51,8 @@ pub(super) enum Literal {
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
     pub regex: Regex,
-    /// Steps for each byte of text.
-    pub steps_per_byte: u32,
+    /// Its cost for each byte of text, as a multiple of reading it.
+    pub weight: usize,
 }
 
 #[derive(Clone, Debug)]

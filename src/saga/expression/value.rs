@@ -157,6 +157,15 @@ impl<'a> Val<'a> {
         }
     }
 
+    /// What it is, behind "is" and "not".
+    pub fn described(&self) -> String {
+        match self.type_name() {
+            "null" => "null".to_owned(),
+            name @ ("integer" | "object") => format!("an {name}"),
+            name => format!("a {name}"),
+        }
+    }
+
     /// The number it is, for arithmetic; `None` for anything else.
     pub fn num(&self) -> Outcome<Option<Num>> {
         Ok(Some(match self {
