@@ -234,7 +234,10 @@ mod tests {
         assert_eq!(found, [("data.a", false), ("event.b", true)]);
         assert_eq!(Template::Data.reads(), [["data"]]);
         assert_eq!(Template::Fields(vec!["a".to_owned()]).reads(), [["data", "a"]]);
-        let list = Template::List(vec![template("${data.x}"), Template::Object(vec![("k".to_owned(), template("${event.y}"))])]);
+        let list = Template::List(vec![
+            template("${data.x}"),
+            Template::Object(vec![("k".to_owned(), template("${event.y}"))]),
+        ]);
         assert_eq!(list.reads(), [["data", "x"], ["event", "y"]]);
     }
 

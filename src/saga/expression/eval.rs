@@ -28,15 +28,11 @@ impl<'a> Work<'a> {
     }
 
     pub fn charge(&mut self, steps: usize) -> Outcome<()> {
-        match self.steps_left.checked_sub(steps) {
-            Some(left) => {
-                self.steps_left = left;
-                Ok(())
-            }
-            None => {
-                self.steps_left = 0;
-                Err(Fault::Exhausted(format!("the expression takes more than {STEPS} steps")))
-            }
+        let left = self.steps_left.checked_sub(steps);
+        self.steps_left = left.unwrap_or(0);
+        match left {
+            Some(_) => Ok(()),
+            None => Err(Fault::Exhausted(format!("the expression takes more than {STEPS} steps"))),
         }
     }
 
@@ -198,7 +194,10 @@ impl<'a> Work<'a> {
                 other => match other.field_name() {
                     Some(name) => Text::Made(name.as_ref().into()),
                     None => {
-                        return failed(format!("a field has a text or an integer as its name, not {}", other.described()));
+                        return failed(format!(
+                            "a field has a text or an integer as its name, not {}",
+                            other.described()
+                        ));
                     }
                 },
             };

@@ -85,7 +85,13 @@ const SIGNATURES: [Signature; 21] = [
     signature(Function::Trim, "trim", Style::Method, 1..=1, "text.trim()"),
     signature(Function::Split, "split", Style::Method, 2..=3, "text.split(\",\") or text.split(\",\", 2)"),
     signature(Function::Join, "join", Style::Method, 1..=2, "list.join() or list.join(\",\")"),
-    signature(Function::Replace, "replace", Style::Method, 3..=4, "text.replace(\"old\", \"new\") or text.replace(\"old\", \"new\", 1)"),
+    signature(
+        Function::Replace,
+        "replace",
+        Style::Method,
+        3..=4,
+        "text.replace(\"old\", \"new\") or text.replace(\"old\", \"new\", 1)",
+    ),
     signature(Function::Int, "int", Style::Function, 1..=1, "int(x)"),
     signature(Function::Double, "double", Style::Function, 1..=1, "double(x)"),
     signature(Function::String, "string", Style::Function, 1..=1, "string(x)"),
@@ -340,7 +346,8 @@ fn join<'a>(work: &mut Work<'a>, list: &Val<'a>, by: Option<&Val<'a>>) -> Outcom
 
 fn replace<'a>(work: &mut Work<'a>, arguments: &[Val<'a>]) -> Outcome<Val<'a>> {
     let name = "replace";
-    let (text, old, new) = (text_of(&arguments[0], name)?, text_of(&arguments[1], name)?, text_of(&arguments[2], name)?);
+    let (text, old, new) =
+        (text_of(&arguments[0], name)?, text_of(&arguments[1], name)?, text_of(&arguments[2], name)?);
     let most = count_of(arguments.get(3), name)?.unwrap_or(usize::MAX);
     work.charge_bytes(text.len())?;
     let found = text.matches(old).take(most).count();
@@ -368,7 +375,8 @@ fn double<'a>(value: &Val<'a>) -> Outcome<Val<'a>> {
         Val::Text(text) => {
             let text = text.as_str();
             // What Rust reads beyond that (`inf`, `nan`, a leading `+`) is no number here.
-            let plain = text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte)) && !text.starts_with('+');
+            let plain =
+                text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte)) && !text.starts_with('+');
             match text.parse::<f64>() {
                 Ok(value) if plain => Val::of_double(value),
                 _ => failed(format!("double cannot read '{}'", shortened(text))),
@@ -456,7 +464,9 @@ fn extreme<'a>(work: &mut Work<'a>, arguments: &[Val<'a>], wanted: Ordering, nam
 }
 
 fn sum<'a>(work: &mut Work<'a>, list: &Val<'a>) -> Outcome<Val<'a>> {
-    let Some(items) = list.sequence().filter(|_| list.is_list()) else { return wrong("sum", "a list of numbers", list) };
+    let Some(items) = list.sequence().filter(|_| list.is_list()) else {
+        return wrong("sum", "a list of numbers", list);
+    };
     let mut total = Val::Int(0);
     for (i, item) in items.iter().enumerate() {
         work.charge(1)?;

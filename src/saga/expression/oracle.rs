@@ -78,7 +78,13 @@ fn list(depth: u32) -> BoxedStrategy<String> {
 }
 
 fn condition(depth: u32) -> BoxedStrategy<String> {
-    let leaf = prop_oneof![Just("true".to_owned()), Just("false".to_owned()), Just("m.b".to_owned()), Just("has(m.a)".to_owned()), Just("has(m.none)".to_owned())];
+    let leaf = prop_oneof![
+        Just("true".to_owned()),
+        Just("false".to_owned()),
+        Just("m.b".to_owned()),
+        Just("has(m.a)".to_owned()),
+        Just("has(m.none)".to_owned())
+    ];
     if depth == 0 {
         return leaf.boxed();
     }
@@ -129,7 +135,10 @@ fn theirs(source: &str) -> Option<Value> {
         ("a".to_owned(), cel::Value::Int(7)),
         ("b".to_owned(), cel::Value::Bool(true)),
         ("s".to_owned(), cel::Value::String(std::sync::Arc::new("ab".to_owned()))),
-        ("l".to_owned(), cel::Value::List(std::sync::Arc::new(vec![cel::Value::Int(1), cel::Value::Float(2.5), cel::Value::Int(7)]))),
+        (
+            "l".to_owned(),
+            cel::Value::List(std::sync::Arc::new(vec![cel::Value::Int(1), cel::Value::Float(2.5), cel::Value::Int(7)])),
+        ),
     ]
     .into();
     context.add_variable_from_value("m", fields);

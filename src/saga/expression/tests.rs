@@ -134,7 +134,9 @@ fn children(node: &Node) -> Vec<&Node> {
         Node::Map(entries) => entries.iter().flat_map(|(key, value)| [key, value]).collect(),
         Node::Call { arguments, .. } => arguments.iter().collect(),
         Node::Matches { text, .. } => vec![text],
-        Node::Macro(inner) => [Some(&inner.over), inner.filter.as_ref(), Some(&inner.body)].into_iter().flatten().collect(),
+        Node::Macro(inner) => {
+            [Some(&inner.over), inner.filter.as_ref(), Some(&inner.body)].into_iter().flatten().collect()
+        }
     }
 }
 
@@ -150,9 +152,28 @@ fn every_operator_macro_and_function_has_an_example() {
         .map(|name| MacroKind::named(name).map_or(name.to_owned(), |kind| format!("{kind:?}")))
         .chain(
             [
-                "Equal", "NotEqual", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "In", "Add", "Subtract",
-                "Multiply", "Divide", "Remainder", "And", "Or", "Not", "Negate", "Conditional", "Select", "Index",
-                "List", "Map", "Time",
+                "Equal",
+                "NotEqual",
+                "Less",
+                "LessOrEqual",
+                "Greater",
+                "GreaterOrEqual",
+                "In",
+                "Add",
+                "Subtract",
+                "Multiply",
+                "Divide",
+                "Remainder",
+                "And",
+                "Or",
+                "Not",
+                "Negate",
+                "Conditional",
+                "Select",
+                "Index",
+                "List",
+                "Map",
+                "Time",
             ]
             .map(str::to_owned),
         )
@@ -239,12 +260,16 @@ fn a_name_that_exists_elsewhere_is_told_apart_from_one_that_exists_nowhere() {
     let found = Expression::parse("data.l.all(line, lin.x)", &scope).unwrap_err();
     assert!(found.hint.starts_with("did you mean 'line'? here there are: line, data"), "{}", found.hint);
     assert!(Expression::parse("program.x == data.x", &scope).is_ok());
-    assert_eq!(Expression::parse("x", &Scope::new(&[])).unwrap_err().hint, "no names exist here, only constants; a text stands in quotes");
+    assert_eq!(
+        Expression::parse("x", &Scope::new(&[])).unwrap_err().hint,
+        "no names exist here, only constants; a text stands in quotes"
+    );
 }
 
 #[test]
 fn an_expression_knows_what_it_reads() {
-    let expression = parse("data.user.name == event[\"who\"] && data.lines.all(l, l.x > saga.failure.state) && data[event.k]");
+    let expression =
+        parse("data.user.name == event[\"who\"] && data.lines.all(l, l.x > saga.failure.state) && data[event.k]");
     let reads = expression.reads();
     let joined: Vec<String> = reads.iter().map(|path| path.join(".")).collect();
     assert_eq!(joined, ["data.user.name", "event.who", "data.lines", "saga.failure.state", "data", "event.k"]);
@@ -259,7 +284,10 @@ fn what_has_and_default_ask_for_is_guarded() {
     };
     let pair = |path: &str, guarded| (path.to_owned(), guarded);
     assert_eq!(guarded("default(data.x, data.y)"), [pair("data.x", true), pair("data.y", false)]);
-    assert_eq!(guarded("has(data.x) && data.x.a > data.z"), [pair("data.x", true), pair("data.x.a", true), pair("data.z", false)]);
+    assert_eq!(
+        guarded("has(data.x) && data.x.a > data.z"),
+        [pair("data.x", true), pair("data.x.a", true), pair("data.z", false)]
+    );
     assert_eq!(guarded("data.x > 1 || !has(data.xy)"), [pair("data.x", false), pair("data.xy", true)]);
     assert_eq!(guarded("has(saga.started_at)"), [pair("saga.started_at", true)]);
 }
@@ -324,8 +352,10 @@ fn operators_bind_as_in_cel() {
 
 #[test]
 fn numbers_are_exact_or_refused() {
-    let event = read(r#"{"a": 0.1, "b": 9007199254740993, "c": 9007199254740993.0, "d": 9007199254740992, "e": 1E400,
-        "f": 10.0, "g": 1.00000000000000000001, "h": -0.0, "n": 123456789012345678901234567890, "l": [10, 11]}"#);
+    let event = read(
+        r#"{"a": 0.1, "b": 9007199254740993, "c": 9007199254740993.0, "d": 9007199254740992, "e": 1E400,
+        "f": 10.0, "g": 1.00000000000000000001, "h": -0.0, "n": 123456789012345678901234567890, "l": [10, 11]}"#,
+    );
     let eval = |source: &str| {
         let env = Env { event: Some(&event), ..Env::default() };
         parse(source).eval(&env).map(|value| value.to_string()).map_err(|error| error.message)
