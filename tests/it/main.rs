@@ -1,5 +1,6 @@
 //! The tests that need more than one module: one crate, so that it is linked once.
 
 mod documents;
+mod definitions;
 mod tidy;
 mod scenarios;
