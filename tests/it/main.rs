@@ -2,5 +2,6 @@
 
 mod documents;
 mod definitions;
+mod store;
 mod tidy;
 mod scenarios;
