@@ -133,7 +133,6 @@ impl SelectArgs {
             stuck: self.stuck,
             paused: self.paused,
             settling: self.settling,
-            in_doubt: false,
             older_than: self.older_than,
             stuck_for: self.stuck_for,
             all: self.all,

@@ -25,7 +25,6 @@ pub struct Select {
     pub stuck: bool,
     pub paused: bool,
     pub settling: bool,
-    pub in_doubt: bool,
     pub older_than: Option<Span>,
     pub stuck_for: Option<Span>,
     pub all: bool,

@@ -375,7 +375,6 @@ fn add_select(params: &mut Params, select: &Select) {
         ("stuck", select.stuck),
         ("paused", select.paused),
         ("settling", select.settling),
-        ("in_doubt", select.in_doubt),
         ("all", select.all),
     ] {
         params.add_flag(name, value);
@@ -401,7 +400,6 @@ fn take_select(params: &mut Params) -> Result<Select, DeskError> {
         stuck: params.take_flag("stuck")?,
         paused: params.take_flag("paused")?,
         settling: params.take_flag("settling")?,
-        in_doubt: params.take_flag("in_doubt")?,
         older_than: params.take_span("older_than")?,
         stuck_for: params.take_span("stuck_for")?,
         all: params.take_flag("all")?,
@@ -503,7 +501,6 @@ mod tests {
             stuck: true,
             paused: true,
             settling: true,
-            in_doubt: true,
             older_than: Some(Span::from_secs(90)),
             stuck_for: Some(Span::from_secs(3)),
             all: true,
