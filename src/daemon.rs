@@ -14,14 +14,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::bus::BusConfig;
 use crate::bus::amqp::{self, Bus};
 use crate::bus::envelope::{Addresses, Binding, Types};
-use crate::bus::BusConfig;
 use crate::config::Config;
 use crate::desk::definitions::{self, Read};
 use crate::desk::{Desk, Parts, settings};
-use crate::engine::run::{self, Running, wall_clock};
-use crate::engine::{EngineError, EngineHandle};
+use crate::engine::{self, EngineError, EngineHandle, Running, wall_clock};
 use crate::http;
 use crate::saga::compile;
 use crate::saga::diagnostic::{Diagnostic, Severity};
@@ -41,13 +40,23 @@ const HTTP_STOP: Duration = Duration::from_secs(2);
 pub enum Stopped {
     InOrder,
     /// Exit code 78, with everything that is wrong.
-    Definitions { diagnostics: String },
+    Definitions {
+        diagnostics: String,
+    },
     /// Exit code 78.
-    Configuration { message: String, hint: String },
+    Configuration {
+        message: String,
+        hint: String,
+    },
     /// Exit code 74.
-    Database { message: String, hint: Option<String> },
+    Database {
+        message: String,
+        hint: Option<String>,
+    },
     /// Exit code 70.
-    Bug { message: String },
+    Bug {
+        message: String,
+    },
 }
 
 /// Runs until it is told to stop, or until a stage ends.
@@ -109,7 +118,11 @@ pub fn check_broker(config: &Config, machines: &[Arc<Machine>]) -> Vec<Diagnosti
     };
     match runtime.block_on(amqp::check(&bus, &Types::of(machines))) {
         Err(error) => {
-            vec![finding(Severity::Error, error.to_string(), "is the broker there, and are bus.url and its user right?")]
+            vec![finding(
+                Severity::Error,
+                error.to_string(),
+                "is the broker there, and are bus.url and its user right?",
+            )]
         }
         Ok(found) => found
             .iter()
@@ -151,12 +164,8 @@ fn start(config: Config, bus_config: BusConfig, read: Read) -> Result<Stages, St
     let since = wall_clock();
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let socket = http::socket::path_for(&path, config.socket(), runtime_dir.as_deref());
-    let mut holder = Holder {
-        pid: std::process::id(),
-        started_at: since.to_string(),
-        socket: Some(socket.clone()),
-        database: None,
-    };
+    let mut holder =
+        Holder { pid: std::process::id(), started_at: since.to_string(), socket: Some(socket.clone()), database: None };
     let mut lock = Lock::take(&path, &holder).map_err(database)?;
     let store = Store::create_or_open(&path).map_err(database)?;
     let database_id = store.database();
@@ -165,7 +174,7 @@ fn start(config: Config, bus_config: BusConfig, read: Read) -> Result<Stages, St
     let bound = bound_before(&store, &bus_config.events_exchange).map_err(database)?;
     let loaded = read.machines.len() as u64;
     let Running { handle, outflow, thread } =
-        run::start(store, read.machines, settings::engine(&config)).map_err(|error| match error {
+        engine::start(store, read.machines, settings::engine(&config)).map_err(|error| match error {
             EngineError::Store(error) => database(error),
             other => Stopped::Bug { message: other.to_string() },
         })?;
@@ -337,9 +346,7 @@ impl Stages {
     }
 }
 
-fn engine_stopped(
-    ended: Result<std::thread::Result<Result<(), StoreError>>, tokio::task::JoinError>,
-) -> Stopped {
+fn engine_stopped(ended: Result<std::thread::Result<Result<(), StoreError>>, tokio::task::JoinError>) -> Stopped {
     match ended {
         Ok(Ok(Err(error))) => database(error),
         Ok(Ok(Ok(()))) => Stopped::Bug { message: "the engine ended by itself".to_owned() },

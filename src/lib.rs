@@ -14,8 +14,8 @@ pub mod engine;
 
 pub mod bus;
 
-pub mod world;
 pub mod demo;
+pub mod world;
 
 pub mod desk;
 pub mod http;

@@ -17,7 +17,8 @@ pub fn start(telemetry: &Telemetry) {
     let started = match telemetry.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
         LogFormat::Text => {
-            let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            let color =
+                std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
             builder.with_ansi(color).try_init()
         }
     };

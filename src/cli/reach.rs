@@ -3,10 +3,10 @@
 use serde::de::DeserializeOwned;
 
 use super::exit::{Exit, Failure};
-use super::output::wall_clock;
 use crate::api;
 use crate::config::Config;
 use crate::desk::{DeskError, Look, Order, Publish, Scene, View, offline};
+use crate::engine::wall_clock;
 use crate::http::client::{Answer, Client, ClientError};
 use crate::http::params;
 use crate::saga::event::Verb;
@@ -23,7 +23,10 @@ enum Link {
     /// Nobody has the database.
     Alone,
     /// Somebody has it and does not answer: looking works all the same.
-    Deaf { holder: Holder, error: Option<ClientError> },
+    Deaf {
+        holder: Holder,
+        error: Option<ClientError>,
+    },
 }
 
 impl Reach {
@@ -108,7 +111,9 @@ pub fn told(error: &DeskError) -> Failure {
     let exit = match error {
         DeskError::Usage { .. } => Exit::Usage,
         DeskError::NotFound { .. } => Exit::NotFound,
-        DeskError::Store(StoreError::Missing { .. } | StoreError::Held { .. } | StoreError::Busy { .. }) => Exit::NoDatabase,
+        DeskError::Store(StoreError::Missing { .. } | StoreError::Held { .. } | StoreError::Busy { .. }) => {
+            Exit::NoDatabase
+        }
         DeskError::Store(_) | DeskError::Failed { .. } | DeskError::Stopping => Exit::Failed,
     };
     let failure = Failure::new(exit, error.to_string());

@@ -146,16 +146,17 @@ impl<'a> Case<'a> {
     pub fn may(&self) -> Vec<String> {
         let Some(machine) = self.machine else { return Vec::new() };
         let mut may = Vec::new();
-        if self.would_do(machine, Verb::Retry { step: None }) || self.any_step(machine, |step| Verb::Retry { step: Some(step) }) {
+        if self.would_do(machine, Verb::Retry { step: None })
+            || self.any_step(machine, |step| Verb::Retry { step: Some(step) })
+        {
             may.push("retry".to_owned());
         }
         if self.would_do(machine, Verb::Compensate) {
             may.push("compensate".to_owned());
         }
         let settle = [Verdict::Done { body: serde_json::Value::Null }, Verdict::Refused, Verdict::Undone];
-        let resolves = |verdict: &Verdict| {
-            self.any_step(machine, |step| Verb::Resolve { step, verdict: verdict.clone() })
-        };
+        let resolves =
+            |verdict: &Verdict| self.any_step(machine, |step| Verb::Resolve { step, verdict: verdict.clone() });
         if settle.iter().any(resolves) {
             may.push("resolve".to_owned());
         }

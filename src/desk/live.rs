@@ -157,9 +157,9 @@ impl Desk {
             }
             seen
         });
-        looking.await.unwrap_or_else(|error| {
-            Err(DeskError::Failed { message: format!("looking failed: {error}"), hint: None })
-        })
+        looking
+            .await
+            .unwrap_or_else(|error| Err(DeskError::Failed { message: format!("looking failed: {error}"), hint: None }))
     }
 
     fn scene(&self) -> Scene {

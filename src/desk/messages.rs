@@ -11,7 +11,7 @@ use crate::saga::effect::{Destination, Outgoing, Stamp};
 use crate::store::{AsideFilter, AsideKind, AsideRow, StragglerOutcome};
 
 /// Messages of one list.
-const PAGE: u32 = 1_000;
+const PAGE: usize = 1_000;
 
 impl Looker {
     pub(super) fn inbox(&self, scene: &Scene, look: &InboxLook) -> Result<api::Inbox, DeskError> {
@@ -33,13 +33,13 @@ impl Looker {
             received_before: look.older_than.map(|span| scene.now.minus(span)),
         };
         let mut messages = Vec::new();
-        let mut left = look.limit.unwrap_or(u64::MAX);
+        let mut left = look.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let mut before = None;
         while left > 0 {
-            let limit = u32::try_from(left.min(u64::from(PAGE))).unwrap_or(PAGE);
+            let limit = left.min(PAGE);
             let rows = self.reader.aside(&filter, before, limit)?;
-            let last = rows.len() < limit as usize;
-            left = left.saturating_sub(rows.len() as u64);
+            let last = rows.len() < limit;
+            left = left.saturating_sub(rows.len());
             before = rows.last().map(|row| row.n);
             messages.extend(rows.into_iter().map(aside));
             if last {

@@ -36,24 +36,14 @@ pub fn look(config: &Config, scene: &Scene, look: &Look) -> Result<View, DeskErr
 pub fn order(config: &Config, scene: &Scene, order: &Order) -> Result<api::Orders, DeskError> {
     let path = &config.store.path;
     let planned = Looker::open(path)?.plan(scene, order, settings::reasons(config))?;
-    let holder = Holder {
-        pid: std::process::id(),
-        started_at: scene.now.to_string(),
-        socket: None,
-        database: None,
-    };
+    let holder = Holder { pid: std::process::id(), started_at: scene.now.to_string(), socket: None, database: None };
     let _lock = Lock::take(path, &holder)?;
     let results = act(config, path, orders::with_mode(planned, order.dry_run), scene.now)?;
     Ok(orders::document(results, order.dry_run, &scene.addresses))
 }
 
 /// One batch of a real engine, with the definitions that the database holds.
-fn act(
-    config: &Config,
-    path: &Path,
-    orders: Vec<OrderFor>,
-    wall: Timestamp,
-) -> Result<Vec<OrderResult>, DeskError> {
+fn act(config: &Config, path: &Path, orders: Vec<OrderFor>, wall: Timestamp) -> Result<Vec<OrderResult>, DeskError> {
     let store = Store::create_or_open(path)?;
     let stored = store.definitions()?;
     let newest = stored.iter().filter(|definition| definition.newest);

@@ -19,17 +19,15 @@ pub enum Reasons {
 
 impl Looker {
     /// What the engine is to be asked: one instance in this version.
-    pub(super) fn plan(
-        &self,
-        scene: &Scene,
-        order: &Order,
-        reasons: Reasons,
-    ) -> Result<Vec<OrderFor>, DeskError> {
+    pub(super) fn plan(&self, scene: &Scene, order: &Order, reasons: Reasons) -> Result<Vec<OrderFor>, DeskError> {
         if reasons == Reasons::Required && order.reason.is_none() {
             return Err(DeskError::usage("every order needs a reason here", "say why: --reason TEXT"));
         }
         if order.select.is_empty() {
-            return Err(DeskError::usage("nothing says which instance", "give an ID, or a selector such as --saga and --key"));
+            return Err(DeskError::usage(
+                "nothing says which instance",
+                "give an ID, or a selector such as --saga and --key",
+            ));
         }
         let mut found: Vec<(InstanceId, String)> = Vec::new();
         for name in &order.select.ids {
@@ -41,7 +39,9 @@ impl Looker {
             Ok(())
         })?;
         match found.as_slice() {
-            [] => Err(DeskError::not_found("no instance is like that", "sagad list with the same selector shows what is")),
+            [] => {
+                Err(DeskError::not_found("no instance is like that", "sagad list with the same selector shows what is"))
+            }
             [(id, _)] => {
                 let order = event::Order {
                     verb: order.verb.clone(),

@@ -37,14 +37,9 @@ impl Looker {
     }
 
     /// A page of what a selector chooses, newest first. A page may be short and yet not the last.
-    pub(super) fn page(
-        &self,
-        scene: &Scene,
-        select: &Select,
-        after: Option<InstanceNo>,
-    ) -> Result<Page, DeskError> {
+    pub(super) fn page(&self, scene: &Scene, select: &Select, after: Option<InstanceNo>) -> Result<Page, DeskError> {
         let Some(selector) = self.selector(scene, select)? else { return Ok(Page { rows: Vec::new(), next: None }) };
-        let limit = u32::try_from(select.limit.unwrap_or(PAGE).min(PAGE)).unwrap_or(u32::MAX);
+        let limit = usize::try_from(select.limit.unwrap_or(PAGE).min(PAGE)).unwrap_or(usize::MAX);
         if limit == 0 {
             return Ok(Page { rows: Vec::new(), next: None });
         }

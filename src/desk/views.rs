@@ -17,7 +17,7 @@ use crate::saga::time::Timestamp;
 use crate::store::{AsideFilter, AsideKind, Clock, Count, IncidentRow, InstanceRow};
 
 /// Unmatched messages that are looked through for near misses of one instance.
-const NEAR_LOOKED_AT: u32 = 1_000;
+const NEAR_LOOKED_AT: usize = 1_000;
 /// Near misses that are told.
 const NEAR_TOLD: usize = 20;
 
@@ -31,7 +31,8 @@ impl Looker {
         let after = match after {
             None => None,
             Some(id) => {
-                let wrong = || DeskError::usage(format!("'after' is '{id}'"), "give what 'next' of the page before said");
+                let wrong =
+                    || DeskError::usage(format!("'after' is '{id}'"), "give what 'next' of the page before said");
                 let id = uuid::Uuid::try_parse(id).map_err(|_| wrong())?;
                 Some(InstanceId(id).no())
             }
@@ -165,9 +166,8 @@ impl Looker {
         };
         if tally_knows(select) {
             for count in self.reader.counts()?.iter().filter(|count| chosen(select, count)) {
-                let fields = by.iter().map(|by| {
-                    field(*by, &count.saga, count.status.name(), &count.state, count.incident)
-                });
+                let fields =
+                    by.iter().map(|by| field(*by, &count.saga, count.status.name(), &count.state, count.incident));
                 *groups.entry(fields.collect()).or_default() += count.count;
             }
         } else {
@@ -309,12 +309,7 @@ fn incident_view(incident: IncidentRow, step: Option<String>, file: &str) -> api
 
 fn tally_knows(select: &Select) -> bool {
     let Select { ids, key, error, older_than, stuck_for, limit, .. } = select;
-    ids.is_empty()
-        && key.is_none()
-        && error.is_none()
-        && older_than.is_none()
-        && stuck_for.is_none()
-        && limit.is_none()
+    ids.is_empty() && key.is_none() && error.is_none() && older_than.is_none() && stuck_for.is_none() && limit.is_none()
 }
 
 fn chosen(select: &Select, count: &Count) -> bool {
