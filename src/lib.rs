@@ -23,3 +23,4 @@ pub mod http;
 pub mod daemon;
 
 pub mod cli;
+pub mod scenario;
