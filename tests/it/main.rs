@@ -1,4 +1,5 @@
 //! The tests that need more than one module: one crate, so that it is linked once.
 
 mod documents;
+mod store;
 mod tidy;
