@@ -14,8 +14,11 @@ pub mod engine;
 
 pub mod bus;
 
-pub mod demo;
 pub mod world;
+
+pub mod scenario;
+
+pub mod demo;
 
 pub mod desk;
 pub mod http;
@@ -23,4 +26,3 @@ pub mod http;
 pub mod daemon;
 
 pub mod cli;
-pub mod scenario;
