@@ -3,8 +3,15 @@
 //! Three stages, left to right: intake (`bus`, `http`) → one `engine` thread → outflow (`bus`). The pure core in
 //! `saga` decides, `store` keeps, and everything else carries. Modules in reading order:
 
+pub mod api;
+pub mod config;
 pub mod saga;
+
+pub mod store;
 
 pub mod engine;
 
+pub mod bus;
+
+pub mod world;
 pub mod demo;

@@ -40,6 +40,8 @@ pub enum Effect {
     Send(Outgoing),
     /// Nobody can have acted on this message: it is not to be published again.
     Withdraw(Subject),
+    /// A message that the broker returned is to be published again now.
+    Republish(Subject),
     /// A message that had been kept and now finds nobody waiting.
     SetAside { reason: Unmatched, message: Message },
 }
@@ -65,9 +67,31 @@ pub struct Outgoing {
     /// Present for commands and undos.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<CommandPart>,
+    /// Present for an event that an operator puts on the bus: what a person may choose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<Chosen>,
     /// Whose message it is; from the instance's row, not kept with the message. `None`: an operator's `publish`.
     #[serde(skip)]
     pub stamp: Option<Stamp>,
+}
+
+/// What an operator's event has instead of what is derived.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chosen {
+    pub message_id: String,
+    /// The property `app_id`, where one was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+}
+
+impl Outgoing {
+    /// The property `message_id`.
+    pub fn id(&self) -> String {
+        match &self.chosen {
+            Some(chosen) => chosen.message_id.clone(),
+            None => self.message_id.to_string(),
+        }
+    }
 }
 
 /// What a command carries beside what every message carries.

@@ -92,7 +92,23 @@ pub struct Incident {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
     pub opened_at: Timestamp,
+    /// The transition that `retry` takes again, where the incident is one that a transition raised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way: Option<Way>,
     /// What `retry` handles again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<Box<Input>>,
+}
+
+/// A place in the definition that leads somewhere: what a raised incident came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Way {
+    Success { index: u32, event: String },
+    Failure { index: u32, event: String },
+    Timeout { index: u32 },
+    On { event: String },
+    Timer { name: String },
+    Deadline,
+    Choose,
+    Choice { name: String },
 }

@@ -4,8 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::effect::{Json, Stamp};
+use super::event::Message;
 use super::ids::{CommandId, InstanceId};
 use super::incident::{Incident, IncidentKind};
+use super::machine::Machine;
 use super::time::Timestamp;
 
 /// The store's number of a definition.
@@ -268,6 +270,12 @@ pub struct Undo {
     /// Attempts used in this round.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub tries: u32,
+    /// The last one that went out was refused: sent again, it is a new command.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub refused: bool,
+    /// Sent when its turn came on the undo list, not beside the path or once more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub in_turn: bool,
     /// To be sent once more when the open one is answered.
     #[serde(default, skip_serializing_if = "is_false")]
     pub again: bool,
@@ -356,6 +364,105 @@ pub struct Marks {
 }
 
 impl Instance {
+    /// As it is before its first turn, which is the one of the message that starts it.
+    pub fn fresh(
+        machine: &Machine,
+        id: InstanceId,
+        definition: DefinitionNo,
+        key: String,
+        data: Value,
+        message: &Message,
+        at: Timestamp,
+    ) -> Instance {
+        Instance {
+            id,
+            definition,
+            saga: machine.name.clone(),
+            key,
+            started_at: at,
+            updated_at: at,
+            ended_at: None,
+            turn: 0,
+            moved: 0,
+            status: Status::Running,
+            state: machine.states.first().map(|(name, _)| name.clone()).unwrap_or_default(),
+            entry: 0,
+            entered_at: at,
+            data,
+            outcome: None,
+            failure: None,
+            past_pivot: false,
+            deadline_noted: false,
+            paused: false,
+            steps: Vec::new(),
+            timers: Vec::new(),
+            serial: 1,
+            incidents: Vec::new(),
+            incident_number: 0,
+            decision: None,
+            decision_number: 0,
+            parts: None,
+            origin: super::emit::sender_of(message),
+            seen: Vec::new(),
+        }
+    }
+
+    /// What must hold of every instance between two turns; the first thing that does not.
+    pub fn invariants(&self) -> Result<(), String> {
+        let ensure = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
+        ensure(self.moved <= self.turn, "it moved after its last turn")?;
+        ensure(self.status.is_end() == self.ended_at.is_some(), "an end and its time go together")?;
+        ensure(self.steps.len() <= super::walk::MAX_STEPS, "more commands than allowed")?;
+        let past_running = self.status != Status::Running;
+        ensure(!past_running || self.steps.iter().all(|step| !step.open), "a step is open and the state is not")?;
+        ensure(!past_running || self.decision.is_none(), "a decision is open and the state is not")?;
+        ensure(
+            !matches!(self.status, Status::Compensating | Status::Compensated) || self.failure.is_some(),
+            "compensating without a failure",
+        )?;
+        for (step, index) in self.steps.iter().zip(0_u32..) {
+            self.step_invariants(step, index)?;
+        }
+        let mut serials: Vec<u32> = self.timers.iter().map(|timer| timer.serial).collect();
+        serials.sort_unstable();
+        serials.dedup();
+        ensure(serials.len() == self.timers.len(), "two timers share a serial")?;
+        ensure(serials.iter().all(|serial| *serial < self.serial), "a timer has a serial to come")?;
+        if self.status == Status::Compensated {
+            let left = self.steps.iter().find(|step| {
+                step.effect == StepEffect::Done
+                    && !step.kept
+                    && step.undo.as_ref().is_some_and(|undo| undo.phase == UndoPhase::Ready)
+                    && !self.incidents.iter().any(|incident| incident.kind == IncidentKind::LateSuccess)
+            });
+            ensure(left.is_none(), "compensated, and a step that is done was not taken back")?;
+        }
+        Ok(())
+    }
+
+    fn step_invariants(&self, step: &Step, index: u32) -> Result<(), String> {
+        let fail = |what: &str| Err(format!("step {index} ({}): {what}", step.name()));
+        let phase = step.undo.as_ref().map(|undo| undo.phase);
+        if step.open && !matches!(step.effect, StepEffect::Sent | StepEffect::Refused) {
+            return fail("open, but answered");
+        }
+        if step.effect == StepEffect::Sent && !step.open && self.status == Status::Running {
+            return fail("given up, but not in doubt");
+        }
+        if (step.effect == StepEffect::Undoing) != matches!(phase, Some(UndoPhase::Open | UndoPhase::Failed)) {
+            if self.status != Status::Abandoned {
+                return fail("undoing, but its undo is not open");
+            }
+        }
+        if phase == Some(UndoPhase::Failed)
+            && self.status != Status::Abandoned
+            && !self.incidents.iter().any(|open| open.kind == IncidentKind::UndoFailed && open.step == Some(index))
+        {
+            return fail("its undo failed, but no incident says so");
+        }
+        Ok(())
+    }
+
     pub fn stamp(&self) -> Stamp {
         Stamp { id: self.id, saga: self.saga.clone(), key: self.key.clone() }
     }
@@ -367,14 +474,7 @@ impl Instance {
     /// It has reached its end while something it gave up on the way is still being taken back.
     pub fn is_settling(&self) -> bool {
         matches!(self.status, Status::Completed | Status::Compensated)
-            && self.steps.iter().any(|step| {
-                step.undo.as_ref().is_some_and(|undo| {
-                    matches!(undo.phase, UndoPhase::Ready | UndoPhase::Open | UndoPhase::Failed)
-                        && matches!(step.effect, StepEffect::InDoubt | StepEffect::Done | StepEffect::Undoing)
-                        && !step.kept
-                        && step.effect == StepEffect::Undoing
-                })
-            })
+            && self.steps.iter().any(|step| step.effect == StepEffect::Undoing)
     }
 
     /// An incident stops the whole instance.
@@ -391,6 +491,15 @@ impl Instance {
         self.incidents.iter().find(|incident| incident.kind == kind)
     }
 
+    /// The open steps of the present state, by their place in `steps`.
+    pub fn open_steps(&self) -> impl Iterator<Item = u32> + '_ {
+        self.steps.iter().zip(0_u32..).filter(|(step, _)| step.open).map(|(_, index)| index)
+    }
+
+    pub fn step(&self, index: u32) -> Option<&Step> {
+        self.steps.get(usize::try_from(index).ok()?)
+    }
+
     pub fn command_id(&self, step: &Step) -> CommandId {
         CommandId::new(self.id, &format!("{}/{}/do/{}", step.entry, part_label(&step.part), step.question))
     }
@@ -398,6 +507,22 @@ impl Instance {
     pub fn undo_command_id(&self, step: &Step, undo_question: u32) -> CommandId {
         let label = format!("{}/{}/{}/undo/{undo_question}", step.entry, part_label(&step.part), step.question);
         CommandId::new(self.id, &label)
+    }
+}
+
+impl Part {
+    pub fn branch(&self) -> Option<&str> {
+        match self {
+            Part::Branch(branch) => Some(branch),
+            Part::Whole | Part::Item(_) => None,
+        }
+    }
+
+    pub fn item(&self) -> Option<u32> {
+        match self {
+            Part::Item(place) => Some(*place),
+            Part::Whole | Part::Branch(_) => None,
+        }
     }
 }
 

@@ -1,8 +1,11 @@
 //! What a saga is and what it does next. Pure: no clock, no randomness, no logging, no I/O, no async.
 
+pub mod answer;
+pub mod definition;
 pub mod diagnostic;
 pub mod duration;
 pub mod effect;
+pub mod emit;
 pub mod event;
 pub mod expression;
 pub mod ids;
@@ -11,6 +14,11 @@ pub mod instance;
 pub mod json;
 pub mod machine;
 pub mod number;
+pub mod order;
+pub mod path;
+pub mod retry;
 pub mod step;
 pub mod template;
 pub mod time;
+pub mod unwind;
+pub mod walk;

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
 
 use super::duration::Span;
@@ -11,6 +13,8 @@ use super::duration::Span;
 /// 0000-01-01T00:00:00Z and 9999-12-31T23:59:59.999Z: what RFC 3339 can write.
 const FIRST_MS: i64 = -62_167_219_200_000;
 const LAST_MS: i64 = 253_402_300_799_999;
+
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 /// A point in time, in milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -31,11 +35,7 @@ impl Timestamp {
 
     /// Reads RFC 3339 with any offset; what is finer than a millisecond is cut off.
     pub fn parse(text: &str) -> Result<Self, TimeError> {
-        let error = || TimeError { text: text.to_owned() };
-        let normal = normalised(text).ok_or_else(error)?;
-        let time: jiff::Timestamp = normal.parse().map_err(|_| error())?;
-        let ms = i64::try_from(time.as_nanosecond().div_euclid(1_000_000)).map_err(|_| error())?;
-        Some(Self(ms)).filter(|time| time.is_writable()).ok_or_else(error)
+        read(text).filter(|time| time.is_writable()).ok_or_else(|| TimeError { text: text.to_owned() })
     }
 
     /// Whether RFC 3339 can write it: the years 0 to 9999.
@@ -62,8 +62,8 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.0.clamp(FIRST_MS, LAST_MS);
-        let time = jiff::Timestamp::from_millisecond(ms).expect("jiff knows the years 0 to 9999");
-        if ms % 1_000 == 0 { write!(f, "{time:.0}") } else { write!(f, "{time:.3}") }
+        let time = EPOCH + SignedDuration::from_millis(ms);
+        if ms % 1_000 == 0 { write!(f, "{time:.0}Z") } else { write!(f, "{time:.3}Z") }
     }
 }
 
@@ -75,37 +75,47 @@ impl std::str::FromStr for Timestamp {
     }
 }
 
-/// The text in capitals and with at most nine digits of fraction, if it has the shape of RFC 3339. jiff reads more
-/// than that (no seconds, no hyphens, `[Europe/Vienna]`), and no more than nine digits.
-fn normalised(text: &str) -> Option<String> {
+/// Reads what has the shape of RFC 3339. jiff alone reads more than that (no seconds, no hyphens,
+/// `[Europe/Vienna]`), and as points in time not the last day of the year 9999.
+fn read(text: &str) -> Option<Timestamp> {
     const SHAPE: &[u8] = b"dddd-dd-ddTdd:dd:dd";
-    // A time has at most as many bytes as this, and a fraction that long helps nobody.
-    if !text.is_ascii() || text.len() < SHAPE.len() + 1 || text.len() > 64 {
+    if !text.is_ascii() || text.len() <= SHAPE.len() {
         return None;
     }
-    let upper = text.to_ascii_uppercase();
-    let (front, rest) = upper.split_at(SHAPE.len());
+    let (front, rest) = text.split_at(SHAPE.len());
     let fits = front.bytes().zip(SHAPE).all(|(byte, shape)| match shape {
         b'd' => byte.is_ascii_digit(),
-        b'T' => byte == b'T' || byte == b' ',
+        b'T' => matches!(byte, b'T' | b't' | b' '),
         other => byte == *other,
     });
-    let (fraction, offset) = match rest.strip_prefix('.') {
-        Some(after) => after.split_at(after.find(|c: char| !c.is_ascii_digit())?),
-        None => ("", rest),
-    };
-    let offset_bytes = offset.as_bytes();
-    let zulu = offset == "Z";
-    let numeric = offset_bytes.len() == 6
-        && matches!(offset_bytes[0], b'+' | b'-')
-        && offset_bytes[3] == b':'
-        && [1, 2, 4, 5].iter().all(|at| offset_bytes[*at].is_ascii_digit());
-    if !fits || !(zulu || numeric) || (rest.starts_with('.') && fraction.is_empty()) {
+    if !fits {
         return None;
     }
-    let fraction = &fraction[..fraction.len().min(9)];
-    let point = if fraction.is_empty() { "" } else { "." };
-    Some(format!("{}{point}{fraction}{offset}", front.replace(' ', "T")))
+    let time: DateTime = format!("{}T{}", &front[..10], &front[11..]).parse().ok()?;
+    let (fraction, offset) = match rest.strip_prefix('.') {
+        Some(after) => after.split_at(after.find(|c: char| !c.is_ascii_digit())?),
+        None => ("0", rest),
+    };
+    let mut ms = i64::try_from(time.duration_since(EPOCH).as_millis()).ok()?;
+    // Three digits of the fraction, filled up with zeros; the rest is finer than a millisecond.
+    let thousandths: String = fraction.chars().chain("00".chars()).take(3).collect();
+    ms += if fraction.is_empty() { return None } else { thousandths.parse::<i64>().ok()? };
+    Some(Timestamp(ms - offset_ms(offset)?))
+}
+
+/// `Z`, `+01:00`, `-05:30`.
+fn offset_ms(text: &str) -> Option<i64> {
+    if text.eq_ignore_ascii_case("z") {
+        return Some(0);
+    }
+    let sign = match text.as_bytes() {
+        [b'+', _, _, b':', _, _] => 1,
+        [b'-', _, _, b':', _, _] => -1,
+        _ => return None,
+    };
+    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<i64>().ok()).flatten();
+    let (hours, minutes) = (number(&text[1..3])?, number(&text[4..6])?);
+    (hours < 24 && minutes < 60).then_some(sign * (hours * 60 + minutes) * 60_000)
 }
 
 #[cfg(test)]
@@ -141,6 +151,7 @@ mod tests {
             "2030-01-01 00:00:00Z",
             "2030-01-01T00:00:00.0009999999999Z",
             "2030-01-01T00:00:00-00:00",
+            "2030-01-01T23:59:00+23:59",
         ] {
             assert_eq!(Timestamp::parse(text), Ok(Timestamp(1_893_456_000_000)), "{text}");
         }
@@ -159,6 +170,9 @@ mod tests {
             "2030-01-01T25:00:00Z",
             "20300101T000000Z",
             "2030-01-01T00:00:00+0100",
+            "2030-01-01T00:00:00+24:00",
+            "2030-01-01T00:00:00++1:00",
+            "2030-01-01X00:00:00Z",
             "2030-01-01T00:00:00Z[UTC]",
             "0000-01-01T00:00:00+01:00",
             "1893456000",
