@@ -2,4 +2,5 @@
 
 mod documents;
 mod store;
+mod definitions;
 mod tidy;
