@@ -1,5 +1,6 @@
 //! What a saga is and what it does next. Pure: no clock, no randomness, no logging, no I/O, no async.
 
+pub mod compile;
 pub mod answer;
 pub mod definition;
 pub mod diagnostic;
@@ -12,6 +13,7 @@ pub mod ids;
 pub mod incident;
 pub mod instance;
 pub mod json;
+pub mod lint;
 pub mod machine;
 pub mod number;
 pub mod order;
