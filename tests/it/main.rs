@@ -1,7 +1,8 @@
 //! The tests that need more than one module: one crate, so that it is linked once.
 
-mod store;
 mod documents;
 mod simulate;
+mod definitions;
+mod store;
 mod tidy;
 mod scenarios;
