@@ -21,7 +21,7 @@ use sagad::saga::incident::IncidentKind;
 use sagad::saga::instance::{Instance, Status, Step as Sent, StepEffect, UndoPhase};
 use sagad::saga::machine::Machine;
 use sagad::saga::time::Timestamp;
-use sagad::store::{JournalOrder, Reader, Selector};
+use sagad::store::{AsideFilter, JournalOrder, Reader, Selector};
 use sagad::world::{
     Carriage, Fate, LocalMessage, Participant, Point, Reply, Seen, Setup, Step, Unclaimed, Verdict, World,
 };
@@ -173,10 +173,10 @@ impl Fate for Weather {
         if self.chance(30) {
             return Verdict::Nack;
         }
-        if self.chance(40) && matches!(message.to, Destination::Command { .. }) {
+        if self.chance(60) && matches!(message.to, Destination::Command { .. }) {
             return Verdict::Return;
         }
-        if self.chance(20) {
+        if self.chance(40) {
             return Verdict::Lose { arrives: self.below(2) == 0 };
         }
         let confirm_after_ms = if self.chance(200) { self.delay() } else { 0 };
@@ -470,7 +470,7 @@ impl Schedule {
             let which = usize::try_from(self.weather.below(self.heard.len() as u64)).expect("it is small");
             self.world.enqueue(self.heard[which].clone());
         }
-        if self.weather.chance(10) && self.world.engine().is_some() {
+        if self.weather.chance(20) && self.world.engine().is_some() {
             self.somebody_orders()?;
         }
         Ok(())
@@ -481,7 +481,12 @@ impl Schedule {
         if instances.is_empty() {
             return Ok(());
         }
-        let which = usize::try_from(self.weather.below(instances.len() as u64)).expect("it is small");
+        // A person looks at what is stuck rather than at anything else.
+        let stuck = instances.iter().position(|instance| !instance.incidents.is_empty());
+        let which = match stuck {
+            Some(stuck) if self.weather.below(2) == 0 => stuck,
+            _ => usize::try_from(self.weather.below(instances.len() as u64)).expect("it is small"),
+        };
         let verb = match self.weather.below(5) {
             0 | 1 => Verb::Compensate,
             2 => Verb::Retry { step: None },
@@ -540,9 +545,14 @@ impl Schedule {
         if turns == std::mem::replace(&mut self.turns, turns) {
             return Ok(());
         }
-        for instance in self.instances()? {
+        let page = self.reader.instances(&Selector::default(), None, 100).map_err(|error| error.to_string())?;
+        for row in page.rows {
+            if self.last.get(&row.id).is_some_and(|last| last.turn == row.turn) {
+                continue;
+            }
+            let stored = self.reader.instance(row.no).map_err(|error| error.to_string())?;
+            let Some(instance) = stored.map(|stored| stored.instance) else { continue };
             let broken = |what: String| format!("{} in {}", what, describe(&instance));
-            instance.invariants().map_err(broken)?;
             let before = self.last.insert(instance.id, instance.clone());
             undone_in_order(before.as_ref(), &instance).map_err(broken)?;
             nothing_left(&instance).map_err(broken)?;
@@ -568,6 +578,7 @@ impl Schedule {
         if instances.len() != self.requests {
             return Err(format!("{} requests made {} instances", self.requests, instances.len()));
         }
+        self.repetitions_changed_nothing(&instances)?;
         let mut committed: BTreeMap<(i64, u32), Outgoing> = BTreeMap::new();
         for instance in &instances {
             self.replays(instance, &mut committed)?;
@@ -579,6 +590,24 @@ impl Schedule {
             }
         }
         Ok(instances.iter().map(describe).collect())
+    }
+
+    /// Every request came with one message id, however often: none was set aside, none met its own instance.
+    fn repetitions_changed_nothing(&self, instances: &[Instance]) -> Result<(), String> {
+        let aside = self.reader.aside(&AsideFilter::default(), None, 1_000).map_err(|error| error.to_string())?;
+        if let Some(row) = aside.iter().find(|row| row.message_type.as_deref() == Some("JoinGroupRequested")) {
+            return Err(format!("a request was set aside as {}", row.reason));
+        }
+        for instance in instances {
+            let rows = self.reader.journal(instance.id.no(), JournalOrder::OldestFirst, None, usize::MAX);
+            for row in rows.map_err(|error| error.to_string())? {
+                let notes = row.notes().map_err(|error| error.to_string())?;
+                if notes.iter().any(|note| note == "started-already") {
+                    return Err(format!("a request came to its own instance once more: {}", describe(instance)));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The journal replayed gives the stored row, byte for byte.
