@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sagad::demo::command::Command;
@@ -15,8 +16,8 @@ use sagad::demo::requests::{Saga, Town};
 use sagad::engine::{OrderFor, OrderMode, Published, Raw, Settings, verify};
 use sagad::saga::compile::{SourceFile, load};
 use sagad::saga::effect::{Destination, Outgoing};
-use sagad::saga::event::{Order, Verb};
-use sagad::saga::ids::{DatabaseId, InstanceId};
+use sagad::saga::event::{Input, Order, Verb};
+use sagad::saga::ids::{CommandId, DatabaseId, InstanceId};
 use sagad::saga::incident::IncidentKind;
 use sagad::saga::instance::{Instance, Status, Step as Sent, StepEffect, UndoPhase};
 use sagad::saga::machine::Machine;
@@ -297,6 +298,7 @@ struct Schedule {
     town: Rc<RefCell<Participants>>,
     reader: Reader,
     requests: usize,
+    machines: Vec<Arc<Machine>>,
     /// Events that have been on the bus, to be repeated.
     heard: Vec<Raw>,
     seen: Vec<Seen>,
@@ -315,8 +317,9 @@ impl Schedule {
             timer_rate: 100,
             ..Settings::default()
         };
+        let machines = machines();
         let setup = Setup {
-            machines: machines(),
+            machines: machines.clone(),
             settings,
             database: DatabaseId(Uuid::from_u128(u128::from(dice.throw()) << 64 | u128::from(dice.throw()))),
             start: Timestamp(1_893_456_000_000),
@@ -356,6 +359,7 @@ impl Schedule {
             town,
             reader,
             requests,
+            machines,
             heard: Vec::new(),
             seen: Vec::new(),
             turns: 0,
@@ -584,6 +588,7 @@ impl Schedule {
             self.replays(instance, &mut committed)?;
         }
         self.nothing_invented_nothing_lost(&committed)?;
+        self.every_event_is_somewhere(&instances)?;
         for invariant in self.town.borrow().invariants_of("join-group") {
             if !invariant.holds {
                 return Err(format!("{}: {}", invariant.what, invariant.found));
@@ -605,6 +610,34 @@ impl Schedule {
                 if notes.iter().any(|note| note == "started-already") {
                     return Err(format!("a request came to its own instance once more: {}", describe(instance)));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Promise 1: what came in is in a journal, or set aside, or another daemon's.
+    fn every_event_is_somewhere(&self, instances: &[Instance]) -> Result<(), String> {
+        let mut known: BTreeSet<String> = BTreeSet::new();
+        for instance in instances {
+            let rows = self.reader.journal(instance.id.no(), JournalOrder::OldestFirst, None, usize::MAX);
+            for row in rows.map_err(|error| error.to_string())? {
+                let given = row.given().map_err(|error| error.to_string())?;
+                if let Input::Start(message) | Input::Event(message) | Input::Answer { message, .. } = given.input {
+                    known.extend(message.id);
+                }
+            }
+        }
+        let aside = self.reader.aside(&AsideFilter::default(), None, 10_000).map_err(|error| error.to_string())?;
+        known.extend(aside.into_iter().filter_map(|row| row.message_id));
+        let consumed =
+            |raw: &&Raw| self.machines.iter().any(|machine| machine.consumed().contains(raw.routing_key.as_str()));
+        let text = |raw: &Raw, name: &str| raw.properties.get(name).and_then(Value::as_str).map(str::to_owned);
+        let tag = instances.first().map(|instance| instance.id.tag());
+        for raw in self.heard.iter().filter(consumed) {
+            let of = text(raw, "correlation_id").as_deref().and_then(CommandId::parse);
+            let foreign = of.is_some_and(|command| Some(command.tag()) != tag);
+            if let Some(id) = text(raw, "message_id").filter(|id| !known.contains(id) && !foreign) {
+                return Err(format!("{} {id} came in and is nowhere", raw.routing_key));
             }
         }
         Ok(())
@@ -716,7 +749,7 @@ fn nothing_left(instance: &Instance) -> Result<(), String> {
     left.map_or(Ok(()), |step| Err(format!("{} is left {}", step.name(), step.effect.name())))
 }
 
-fn machines() -> Vec<std::sync::Arc<Machine>> {
+fn machines() -> Vec<Arc<Machine>> {
     let source = SourceFile {
         path: "sagas/join-group.yaml".to_owned(),
         text: include_str!("../../sagas/join-group.yaml").to_owned(),
