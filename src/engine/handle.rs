@@ -37,6 +37,8 @@ pub struct Report {
     /// Messages that came without an id and cannot be told from a repetition.
     pub without_id: u64,
     pub repeated: u64,
+    /// Start events whose `when` did not hold, and others that are counted and nothing else.
+    pub counted_only: u64,
     /// Handed out and not confirmed.
     pub unconfirmed: usize,
     /// Rows older than what has been handed out wait in the database.
@@ -63,9 +65,9 @@ pub struct Outflow {
     pub publish: mpsc::Receiver<Vec<(MessageRef, Outgoing)>>,
 }
 
-/// The engine's own ends.
+/// The engine's own ends; also for a test that stands in for the engine.
 #[derive(Debug)]
-pub(super) struct Inflow {
+pub struct Inflow {
     pub deliveries: mpsc::Receiver<Input>,
     pub outcomes: mpsc::Receiver<Vec<(MessageRef, Published)>>,
     pub requests: mpsc::Receiver<Request>,
@@ -78,13 +80,13 @@ pub(super) struct Inflow {
 
 /// What somebody waits for.
 #[derive(Debug)]
-pub(super) struct Request {
+pub struct Request {
     pub what: Asked,
     pub answer: oneshot::Sender<Answer>,
 }
 
 #[derive(Debug)]
-pub(super) enum Asked {
+pub enum Asked {
     Accept(Delivery),
     Orders(Vec<OrderFor>),
     Publish(EventToPublish),
@@ -102,15 +104,16 @@ impl Asked {
     }
 }
 
-pub(super) fn channels(settings: &Settings, consumed: Consumed) -> (EngineHandle, Inflow, Outflow) {
+pub fn channels(settings: &Settings, consumed: Consumed) -> (EngineHandle, Inflow, Outflow) {
+    let window = settings.window.max(1);
     // Twice a batch: one is being handled while the next queues up.
     let (deliveries, deliveries_in) = mpsc::channel(settings.max_batch.max(1) * 2);
     // As long as what may be unconfirmed, so that who confirms never waits for the engine, nor the engine for him.
-    let (outcomes, outcomes_in) = mpsc::channel(settings.window.max(1));
+    let (outcomes, outcomes_in) = mpsc::channel(window);
     let (requests, requests_in) = mpsc::channel(REQUESTS_LIMIT);
     let (stop, stop_in) = mpsc::channel(1);
     let (acks_out, acks) = mpsc::channel(ACKS_LIMIT);
-    let (publish_out, publish) = mpsc::channel(settings.window.max(1));
+    let (publish_out, publish) = mpsc::channel(window);
     let (consumed_out, consumed) = watch::channel(Arc::new(consumed));
     let (report_out, report) = watch::channel(Report::default());
     (
@@ -185,7 +188,7 @@ impl EngineHandle {
     /// Finish the batch, wait for confirms, end. Returns at once; join the thread to know when it is done.
     pub fn stop(&self) {
         // Full means that a stop is on its way already; closed, that it has ended.
-        drop(self.stop.try_send(()));
+        let _ = self.stop.try_send(());
     }
 
     /// The event types to be bound; changes with a reload and when the last instance of an old version has ended.
