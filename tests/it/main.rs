@@ -3,5 +3,6 @@
 mod documents;
 mod definitions;
 mod store;
+mod simulate;
 mod tidy;
 mod scenarios;
