@@ -298,10 +298,10 @@ fn read_order(node: &Node) -> Read<Verb> {
             (entry.key.as_str(), entry.key_place, Some(&entry.value))
         }
     };
-    let needed = || value.filter(|value| !value.is_empty()).ok_or_else(|| missing(place, verb, "say which"));
+    let needed = || value.filter(|value| !says_nothing(value)).ok_or_else(|| missing(place, verb, "say which"));
     Ok(match verb {
         "retry" => {
-            let step = value.filter(|value| !value.is_empty()).map(step_name).transpose()?;
+            let step = value.filter(|value| !says_nothing(value)).map(step_name).transpose()?;
             Verb::Retry { step }
         }
         "skip" => Verb::Skip,
@@ -360,6 +360,10 @@ fn text(node: &Node) -> Read<String> {
 /// A scalar as it is written, be it a number or a text.
 fn scalar_text(node: &Node) -> Read<String> {
     node.scalar().map(|scalar| scalar.text.clone()).ok_or_else(|| wrong(node, "a single value"))
+}
+
+fn says_nothing(node: &Node) -> bool {
+    node.scalar().is_some_and(|scalar| scalar.text.is_empty() || scalar.value == ScalarValue::Null)
 }
 
 fn object(node: &Node) -> Read<Map<String, Value>> {

@@ -40,11 +40,12 @@ pub fn run_file(
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
+    let machines = involved(&file, machines);
     let chosen = file.scenarios.iter().filter(|scenario| {
         filter.is_none_or(|filter| format!("{}/{}", file.saga, scenario.name).contains(filter))
     });
     let outcomes = chosen.map(|scenario| {
-        let result = run(&file.saga, scenario, machines);
+        let result = run(&file.saga, scenario, &machines);
         let (place, failure) = match result {
             Ok(()) => (scenario.place, None),
             Err(mismatch) => (mismatch.place, Some(mismatch.what)),
@@ -59,4 +60,15 @@ pub fn run_file(
         }
     });
     Ok(outcomes.collect())
+}
+
+/// The definition beside the file, and those that a step names with `for: <saga>/<key>`; no other sees the messages.
+fn involved(file: &ScenarioFile, machines: &[Arc<Machine>]) -> Vec<Arc<Machine>> {
+    let steps = file.scenarios.iter().flat_map(|scenario| &scenario.steps);
+    let named: Vec<&str> = steps
+        .filter_map(|step| step.instance.as_deref()?.split_once('/'))
+        .map(|(saga, _)| saga)
+        .chain([file.saga.as_str()])
+        .collect();
+    machines.iter().filter(|machine| named.contains(&machine.name.as_str())).cloned().collect()
 }

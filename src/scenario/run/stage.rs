@@ -23,7 +23,7 @@ const FIRST_OF_2030: Timestamp = Timestamp(1_893_456_000_000);
 /// Rounds that one step of a scenario may take until nothing more happens by itself.
 const MAX_ROUNDS: usize = 100_000;
 /// Instances, and rows of what was set aside, that a scenario can look at.
-const MAX_SEEN: u32 = 1_000;
+const MAX_SEEN: usize = 1_000;
 
 pub struct Stage {
     saga: String,
@@ -296,7 +296,7 @@ impl Stage {
     }
 
     pub fn last_unmatched(&self) -> Result<Vec<String>, String> {
-        let rows = self.reader.aside(&AsideFilter::default(), None, MAX_SEEN).map_err(text)?.rows;
+        let rows = self.reader.aside(&AsideFilter::default(), None, MAX_SEEN).map_err(text)?;
         Ok(rows.into_iter().map(|row| row.reason).collect())
     }
 
@@ -385,11 +385,13 @@ impl Stage {
         let mut out = String::from("the journal so far:");
         for instance in self.instances().unwrap_or_default() {
             out.push_str(&format!("\n  {}/{} ({})", instance.saga, instance.key, instance.status.name()));
-            let rows = self.reader.journal(instance.id.no(), JournalOrder::Forward, None, MAX_SEEN);
-            for row in rows.map(|page| page.rows).unwrap_or_default() {
+            let rows = self.reader.journal(instance.id.no(), JournalOrder::OldestFirst, None, MAX_SEEN);
+            for row in rows.unwrap_or_default() {
                 let cause = row.given().map(|given| given.input.describe()).unwrap_or_default();
-                out.push_str(&format!("\n    {:>3} {cause}: {} {}", row.turn, row.to_status.name(), row.to_state));
-                for message in row.messages().unwrap_or_default() {
+                let to = row.to.as_ref().map_or(("", ""), |to| (to.status.name(), to.state.as_str()));
+                out.push_str(&format!("\n    {:>3} {cause}: {} {}", row.turn, to.0, to.1));
+                for mut message in row.messages().unwrap_or_default() {
+                    message.stamp = Some(instance.stamp());
                     if message.to != Destination::Lifecycle {
                         out.push_str(&format!("\n        {}", shown(&message)));
                     }
