@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 pub use batch::Engine;
 pub use catalog::{Catalog, Loaded, Saga};
-pub use handle::{Consumed, EngineGone, EngineHandle, Outflow, Report};
+pub use handle::{Asked, Consumed, EngineGone, EngineHandle, Inflow, Outflow, Report, Request, channels};
 pub use run::{Running, start};
 pub use verify::{BrokenTurn, Verified, verify};
 

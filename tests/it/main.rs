@@ -1,3 +1,4 @@
 //! The tests that need more than one module: one crate, so that it is linked once.
 
+mod store;
 mod tidy;
