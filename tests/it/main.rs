@@ -3,5 +3,8 @@
 mod store;
 mod definitions;
 mod documents;
+mod documents;
+mod definitions;
+mod store;
 mod tidy;
 mod scenarios;
