@@ -121,6 +121,18 @@ impl Participants {
         self.invariants().into_iter().filter(|invariant| invariant.saga == saga).collect()
     }
 
+    /// Every requester of a saga was told how its request ended, but for those whose request waits for a person.
+    pub fn all_told(&self, saga: &str, asked: usize, stuck: u64) -> Invariant {
+        let told = self.told.keys().filter(|request| is_of(request, saga)).count();
+        let waiting = usize::try_from(stuck).unwrap_or(usize::MAX);
+        Invariant {
+            saga: saga.to_owned(),
+            what: "every requester was told how it ended".to_owned(),
+            holds: told <= asked && told.saturating_add(waiting) >= asked,
+            found: format!("{told} of {asked}"),
+        }
+    }
+
     fn of_join_group(&self) -> Vec<Invariant> {
         let groups = &self.groups.rules().slots;
         let users = &self.users.rules().memberships;
@@ -157,16 +169,20 @@ impl Participants {
     /// Who has a slot for good was told yes, who was told yes has one, and nobody was told both.
     fn as_told(&self, saga: &str, what: &str, register: &Register) -> Invariant {
         let confirmed: BTreeSet<&str> = keys(register, Stage::Confirmed).collect();
-        let mine = |request: &str| request.starts_with(saga);
         let told_yes = |outcomes: &BTreeSet<Told>| *outcomes == BTreeSet::from([Told::Yes]);
         let wrongly_in = confirmed.iter().copied().filter(|key| !self.told.get(*key).is_some_and(told_yes));
         let wrongly_out = self.told.iter().filter(|(request, outcomes)| {
-            mine(request) && outcomes.contains(&Told::Yes) && !confirmed.contains(request.as_str())
+            is_of(request, saga) && outcomes.contains(&Told::Yes) && !confirmed.contains(request.as_str())
         });
         let wrong: Vec<&str> = wrongly_in.chain(wrongly_out.map(|(request, _)| request.as_str())).collect();
-        let told = self.told.keys().filter(|request| mine(request)).count();
+        let told = self.told.keys().filter(|request| is_of(request, saga)).count();
         finding(saga, what, &wrong, format!("{} of {told} requests", confirmed.len()))
     }
+}
+
+/// A request says in its id which saga it is for.
+fn is_of(request: &str, saga: &str) -> bool {
+    request.strip_prefix(saga).is_some_and(|rest| rest.starts_with('-'))
 }
 
 /// No owner has more than its limit.
