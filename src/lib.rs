@@ -15,3 +15,4 @@ pub mod bus;
 
 pub mod world;
 pub mod demo;
+pub mod scenario;

@@ -4,11 +4,28 @@
 //! Nothing calls backwards: whatever must come back (a confirm, a reconnect, an order, a due timer) enters at the
 //! front as another [`Input`]. Nothing in here but `run` reads a clock, and nothing knows AMQP or SQL.
 
+mod batch;
+mod catalog;
+mod clock;
+mod confirms;
 mod handle;
+mod intake;
+mod load;
+mod orders;
+mod outbox;
+mod run;
+mod sweep;
+mod timers;
+mod turn;
+mod verify;
 
 use std::sync::Arc;
 
+pub use batch::Engine;
+pub use catalog::{Catalog, Loaded, Saga};
 pub use handle::{Consumed, EngineGone, EngineHandle, Outflow, Report};
+pub use run::{Running, start};
+pub use verify::{BrokenTurn, Verified, verify};
 
 use serde_json::{Map, Value};
 
@@ -20,6 +37,16 @@ use crate::saga::machine::Machine;
 use crate::saga::step::Refusal;
 use crate::saga::time::Timestamp;
 pub use crate::store::MessageRef;
+use crate::store::StoreError;
+
+/// Why the engine does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot start the engine's thread: {reason}")]
+    Thread { reason: String },
+}
 
 /// What comes in at the front.
 #[derive(Debug)]
@@ -115,19 +142,27 @@ impl BadReason {
 pub enum Published {
     Confirmed,
     /// No queue takes it.
-    Returned { reason: String },
+    Returned {
+        reason: String,
+    },
     Nacked,
     /// The connection went before it was told: it will be published again, with the same id.
     Unknown,
     /// The broker closes the channel over this very message, again and again.
-    Rejected { reason: String },
+    Rejected {
+        reason: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BusState {
     /// It consumes and publishes; `waiting` messages stood in the queue when it began.
-    Up { waiting: u64 },
-    Down { error: String },
+    Up {
+        waiting: u64,
+    },
+    Down {
+        error: String,
+    },
 }
 
 /// An order for one instance.
@@ -184,7 +219,10 @@ pub enum OrderVerdict {
     /// The same request id has acted already; nothing was done now.
     DoneBefore,
     NoSuchInstance,
-    Refused { code: Refusal, message: String },
+    Refused {
+        code: Refusal,
+        message: String,
+    },
 }
 
 /// What an input with a ticket came to, told after its commit.

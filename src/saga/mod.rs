@@ -2,6 +2,7 @@
 
 pub mod compile;
 pub mod answer;
+pub mod correlate;
 pub mod definition;
 pub mod diagnostic;
 pub mod duration;

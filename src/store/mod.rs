@@ -46,8 +46,8 @@ mod aside;
 mod backup;
 mod batch;
 mod chain;
-mod codes;
 mod checkpoint;
+mod codes;
 mod error;
 mod inbox;
 mod incidents;
@@ -79,8 +79,8 @@ pub use orders::{OrderRecord, OrderRow};
 pub use outbox::{DueStraggler, MessageRef, Straggle, Straggler, StragglerOutcome, Unsent};
 pub use parked::Parked;
 pub use reader::{
-    AsideFilter, AsideRow, Count, DefinitionRow, Figures, IncidentGroup, IncidentRow, InstanceRow, JournalOrder, JournalRow,
-    OutboxRow, Page, Reader, Selector, TimerView, Wanted,
+    AsideFilter, AsideRow, Count, DefinitionRow, Figures, IncidentGroup, IncidentRow, InstanceRow, JournalOrder,
+    JournalRow, OutboxRow, Page, Reader, Selector, TimerView, Wanted,
 };
 pub use retention::Purged;
 pub use rows::{ChainDigest, Clock, DueTimer, Head, SagaNo, Stand, Stored, TimerRow, TurnRow, Weight};
