@@ -48,6 +48,22 @@ pub fn say(text: &str) {
     let _nobody_reads = writeln!(std::io::stderr(), "participants: {text}");
 }
 
+/// Says an error once, however often it comes in a row.
+#[derive(Default)]
+pub struct Grumble {
+    last: Option<String>,
+}
+
+impl Grumble {
+    pub fn about(&mut self, error: &anyhow::Error) {
+        let text = format!("{error:#}");
+        if self.last.as_ref() != Some(&text) {
+            say(&format!("{text}; coming back"));
+            self.last = Some(text);
+        }
+    }
+}
+
 /// Data goes to stdout, a line each.
 pub fn print(line: &serde_json::Value) -> Result<()> {
     let mut stdout = std::io::stdout().lock();

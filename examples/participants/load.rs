@@ -25,9 +25,10 @@ pub async fn run(options: &Load) -> Result<()> {
     let requests = numbers.map(|number| town.request(options.saga, options.common.seed, number));
     let mut left: BTreeMap<usize, Request> = requests.enumerate().collect();
     let all = left.len();
+    let mut grumble = broker::Grumble::default();
     while !left.is_empty() {
         if let Err(error) = session(options, &mut left).await {
-            broker::say(&format!("{error:#}; {} of {all} requests are left", left.len()));
+            grumble.about(&error);
             tokio::time::sleep(broker::BACK_AFTER).await;
         }
     }

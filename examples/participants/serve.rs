@@ -38,12 +38,13 @@ const REQUESTER: &str = "requester";
 pub async fn run(options: &Serve) -> Result<()> {
     let mut service = Service::new(options);
     let mut lines = stdin();
+    let mut grumble = broker::Grumble::default();
     loop {
         let error = match service.session(&options.common.amqp_url, &mut lines).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        broker::say(&format!("{error:#}; coming back"));
+        grumble.about(&error);
         tokio::select! {
             () = tokio::time::sleep(broker::BACK_AFTER) => {}
             line = lines.recv() => {

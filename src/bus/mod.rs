@@ -11,6 +11,8 @@ use std::path::PathBuf;
 
 pub use amqp::url::{BrokerUrl, UrlError};
 
+use crate::config;
+pub use crate::config::{Address, QueueType};
 use crate::saga::json::Limits;
 
 /// The section `bus` of the configuration; every key, with its default.
@@ -41,34 +43,11 @@ pub struct BusConfig {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QueueType {
-    Quorum,
-    Classic,
-}
-
-impl QueueType {
-    pub fn name(self) -> &'static str {
-        match self {
-            QueueType::Quorum => "quorum",
-            QueueType::Classic => "classic",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Declare {
     /// Exchanges, queues and bindings that are ours are made.
     Ours,
     /// They are the operator's: it is only checked that they stand.
     Nothing,
-}
-
-/// Where the commands of an address are led.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    pub exchange: String,
-    /// `None`: the usual one, `<address>.<Command>`.
-    pub routing_key: Option<String>,
 }
 
 /// Enough to keep the engine's batches full while one is being committed, little enough to come again after a crash.
@@ -101,5 +80,31 @@ impl BusConfig {
     /// What a body may be at most.
     pub fn limits(&self) -> Limits {
         Limits { bytes: self.max_body, depth: self.max_depth, ..Limits::default() }
+    }
+}
+
+impl TryFrom<&config::Bus> for BusConfig {
+    type Error = UrlError;
+
+    fn try_from(section: &config::Bus) -> Result<BusConfig, UrlError> {
+        let section = section.clone();
+        Ok(BusConfig {
+            url: BrokerUrl::parse(section.url.reveal())?,
+            ca_file: section.ca_file,
+            cert_file: section.cert_file,
+            key_file: section.key_file,
+            queue: section.queue,
+            queue_type: section.queue_type,
+            events_exchange: section.events_exchange,
+            commands_exchange: section.commands_exchange,
+            dead: section.dead,
+            declare: if section.declare { Declare::Ours } else { Declare::Nothing },
+            delivery_limit: section.delivery_limit,
+            prefetch: section.prefetch,
+            max_body: section.max_body,
+            max_depth: section.max_depth,
+            lifecycle_events: section.lifecycle_events,
+            addresses: section.addresses.into_iter().collect(),
+        })
     }
 }

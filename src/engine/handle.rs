@@ -65,9 +65,9 @@ pub struct Outflow {
     pub publish: mpsc::Receiver<Vec<(MessageRef, Outgoing)>>,
 }
 
-/// The engine's own ends.
+/// The engine's own ends; also for a test that stands in for the engine.
 #[derive(Debug)]
-pub(super) struct Inflow {
+pub struct Inflow {
     pub deliveries: mpsc::Receiver<Input>,
     pub outcomes: mpsc::Receiver<Vec<(MessageRef, Published)>>,
     pub requests: mpsc::Receiver<Request>,
@@ -80,13 +80,13 @@ pub(super) struct Inflow {
 
 /// What somebody waits for.
 #[derive(Debug)]
-pub(super) struct Request {
+pub struct Request {
     pub what: Asked,
     pub answer: oneshot::Sender<Answer>,
 }
 
 #[derive(Debug)]
-pub(super) enum Asked {
+pub enum Asked {
     Accept(Delivery),
     Orders(Vec<OrderFor>),
     Publish(EventToPublish),
@@ -104,7 +104,7 @@ impl Asked {
     }
 }
 
-pub(super) fn channels(settings: &Settings, consumed: Consumed) -> (EngineHandle, Inflow, Outflow) {
+pub fn channels(settings: &Settings, consumed: Consumed) -> (EngineHandle, Inflow, Outflow) {
     let window = settings.window.max(1);
     // Twice a batch: one is being handled while the next queues up.
     let (deliveries, deliveries_in) = mpsc::channel(settings.max_batch.max(1) * 2);

@@ -10,7 +10,7 @@ use crate::saga::incident::IncidentKind;
 use crate::saga::instance::Instance;
 use crate::saga::machine::Machine;
 use crate::saga::step::{Outcome, RULES, Turn, step};
-use crate::store::{JournalRow, Reader, StoreError};
+use crate::store::{JournalRow, Reader, StoreError, verify_chain};
 
 /// What the verification of one instance's journal found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,9 +31,9 @@ pub struct BrokenTurn {
 /// Tries one instance; `None` where there is none.
 pub fn verify(reader: &Reader, no: InstanceNo) -> Result<Option<Verified>, StoreError> {
     let mut verified = Verified::default();
-    let (journal, chain) = reader.snapshot(|reader| Ok((reader.whole_journal(no)?, reader.broken_chain(no)?)))?;
-    let Some((stored, rows)) = journal else { return Ok(None) };
-    if let Some(broken) = chain {
+    let Some((stored, rows)) = reader.whole_journal(no)? else { return Ok(None) };
+    let body = serde_json::to_vec(&stored.instance).expect("an instance always serialises");
+    if let Some(broken) = verify_chain(&rows, stored.head, &body) {
         verified.broken.push(BrokenTurn { turn: broken.turn, what: broken.what.to_string() });
         // What stands after a broken link proves nothing.
         return Ok(Some(verified));

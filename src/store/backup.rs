@@ -28,10 +28,8 @@ impl Reader {
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
         // A read transaction: the steps see one state, and the writer's commits do not begin the copy anew.
         self.snapshot_without_limit(|reader| {
-            let mut copy = Connection::open_with_flags(
-                path,
-                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-            )?;
+            let mut copy =
+                Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
             {
                 let backup = Backup::new(&reader.connection, &mut copy)?;
                 backup.run_to_completion(STEP_PAGES, PAUSE, None)?;

@@ -25,6 +25,7 @@ pub(super) struct Checkpointer {
     pages: Arc<AtomicU32>,
     /// Dropped first, which ends the thread.
     wake: Option<SyncSender<()>>,
+    /// What the thread ran into. Locked while it copies, so that the writer can wait for it.
     failure: Arc<Mutex<Option<StoreError>>>,
     /// Pages at which the writer helps next: a reader may stand in the way, and then trying each time is in vain.
     help_at: u32,
@@ -39,10 +40,8 @@ impl Checkpointer {
             seen.store(u32::try_from(count).unwrap_or(0), Ordering::Relaxed);
             Ok(())
         }))?;
-        let connection = Connection::open_with_flags(
-            path,
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
+        let connection =
+            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         // One is enough: a wish to copy that is already waiting covers this one.
         let (wake, woken) = sync_channel(1);
@@ -68,8 +67,8 @@ impl Drop for Checkpointer {
 
 fn copy_when_woken(connection: &Connection, woken: &Receiver<()>, failure: &Mutex<Option<StoreError>>) {
     while woken.recv().is_ok() {
+        let mut slot = failure.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = copy(connection) {
-            let mut slot = failure.lock().unwrap_or_else(PoisonError::into_inner);
             slot.get_or_insert(error);
         }
     }
@@ -99,19 +98,71 @@ impl Store {
         }
     }
 
-    /// Before a batch: what the thread ran into, and the writer's own part of copying.
-    pub(super) fn failed_checkpoint(&mut self) -> Result<(), StoreError> {
+    /// Before a batch: what the thread ran into, and the writer's own part of copying. Only where the writer waits for
+    /// the thread and copies the rest while nobody writes, can the WAL begin anew.
+    pub(super) fn help_checkpointer(&mut self) -> Result<(), StoreError> {
         let Some(checkpointer) = &mut self.checkpointer else { return Ok(()) };
-        if let Some(error) = checkpointer.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Err(error);
-        }
         let pages = checkpointer.pages.load(Ordering::Relaxed);
         if pages < HELP_PAGES {
             checkpointer.help_at = HELP_PAGES;
-        } else if pages >= checkpointer.help_at {
+            return match checkpointer.failure.try_lock() {
+                Ok(mut slot) => slot.take().map_or(Ok(()), Err),
+                // It is copying; it will tell the next batch.
+                Err(_) => Ok(()),
+            };
+        }
+        let mut slot = checkpointer.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = slot.take() {
+            return Err(error);
+        }
+        if pages >= checkpointer.help_at {
             checkpointer.help_at = pages.saturating_add(BEGIN_PAGES);
             copy(&self.connection)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Map;
+
+    use super::*;
+    use crate::saga::time::Timestamp;
+    use crate::store::{Aside, AsideKind};
+
+    #[test]
+    fn the_log_written_ahead_is_folded_in_while_the_writer_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sagad.db");
+        let mut store = Store::create_or_open(&path).unwrap();
+        let body = vec![b'x'; 1024 * 1024];
+        let empty = Map::new();
+        let mut largest = 0;
+        for at in 0..150 {
+            let mut batch = store.batch().unwrap();
+            let aside = Aside {
+                kind: AsideKind::Dead,
+                reason: "not-json",
+                error: None,
+                message_type: None,
+                message_id: None,
+                source: "",
+                correlation_id: None,
+                exchange: "",
+                routing_key: "",
+                received_at: Timestamp(at),
+                properties: &empty,
+                headers: &empty,
+                body: &body,
+                near: &[],
+            };
+            batch.set_aside(&aside).unwrap();
+            batch.commit().unwrap();
+            largest = largest.max(std::fs::metadata(folder.path().join("sagad.db-wal")).unwrap().len());
+        }
+        let page = 4096 + 24;
+        assert!(largest < u64::from(HELP_PAGES + BEGIN_PAGES) * page, "{largest} bytes");
+        assert!(std::fs::metadata(&path).unwrap().len() > 64 * 1024 * 1024);
     }
 }

@@ -1,9 +1,9 @@
 //! The integers under which enums are stored. They are part of the stored form: a number is never given a second meaning.
 
+use super::aside::AsideKind;
 use super::error::StoreError;
 use super::outbox::StragglerOutcome;
 use super::rows::Weight;
-use super::aside::AsideKind;
 use crate::saga::incident::IncidentKind;
 use crate::saga::instance::{Marks, Status};
 

@@ -13,9 +13,13 @@ pub enum StoreError {
     Open { path: PathBuf, reason: String },
     #[error("{} is no database of this program", path.display())]
     Foreign { path: PathBuf },
-    #[error("the database has schema version {found}, this program knows {known}: use the program that wrote it, or a later one")]
+    #[error(
+        "the database has schema version {found}, this program knows {known}: use the program that wrote it, or a later one"
+    )]
     Newer { found: i64, known: i64 },
-    #[error("the database has schema version {found}, this program reads {known}: starting the daemon brings it up to date")]
+    #[error(
+        "the database has schema version {found}, this program reads {known}: starting the daemon brings it up to date"
+    )]
     Older { found: i64, known: i64 },
     #[error("another process is writing to the database: {reason}")]
     Busy { reason: String },

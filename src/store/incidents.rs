@@ -165,9 +165,16 @@ mod tests {
     #[test]
     fn errors_that_differ_by_instance_alone_become_one() {
         let id = "018f2b3c-4d5e-7000-8123-456789abcdef";
-        let one = normalize("OrderRefused: order A-17 of 3fa85f64-5717-4562-b3fc-2c963f66afa6 lacks 'apples' (12x3)", id, "A-17");
+        let one = normalize(
+            "OrderRefused: order A-17 of 3fa85f64-5717-4562-b3fc-2c963f66afa6 lacks 'apples' (12x3)",
+            id,
+            "A-17",
+        );
         assert_eq!(one, "OrderRefused: order # of # lacks # (#x#)");
-        assert_eq!(normalize("no answer after 3 attempts to 018f2b3c-4d5e-7000-8123-456789abcdef", id, ""), "no answer after # attempts to #");
+        assert_eq!(
+            normalize("no answer after 3 attempts to 018f2b3c-4d5e-7000-8123-456789abcdef", id, ""),
+            "no answer after # attempts to #"
+        );
     }
 
     #[test]

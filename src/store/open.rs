@@ -133,16 +133,8 @@ impl Store {
         let names = Names::load(&connection)?;
         let scalars = Scalars::load(&connection)?;
         let opened_at_seq = connection.query_row("SELECT coalesce(max(seq), 0) FROM log", (), |row| row.get(0))?;
-        let mut store = Store {
-            checkpointer: None,
-            connection,
-            names,
-            scalars,
-            savepoints: 0,
-            database,
-            opened_at_seq,
-            path,
-        };
+        let mut store =
+            Store { checkpointer: None, connection, names, scalars, savepoints: 0, database, opened_at_seq, path };
         store.recover_stragglers()?;
         Ok(store)
     }
@@ -170,9 +162,7 @@ impl Store {
 impl Scalars {
     fn load(connection: &Connection) -> Result<Scalars, StoreError> {
         let number = |name: &str| -> Result<Option<i64>, StoreError> {
-            Ok(connection
-                .query_row("SELECT value FROM meta WHERE name = ?1", (name,), |row| row.get(0))
-                .optional()?)
+            Ok(connection.query_row("SELECT value FROM meta WHERE name = ?1", (name,), |row| row.get(0)).optional()?)
         };
         // A row could outlive its counter only by damage; the larger of the two is safe in any case.
         let newest: Option<i64> = connection.query_row("SELECT max(no) FROM instance", (), |row| row.get(0))?;

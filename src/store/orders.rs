@@ -75,7 +75,9 @@ fn collect(mut rows: rusqlite::Rows<'_>) -> Result<Vec<OrderRow>, StoreError> {
             by: row.get(3)?,
             reason: row.get(4)?,
             request_id: row.get(5)?,
-            instance: instance.map(|no| Ok::<_, StoreError>(InstanceNo(unsigned(no, "instance number")?))).transpose()?,
+            instance: instance
+                .map(|no| Ok::<_, StoreError>(InstanceNo(unsigned(no, "instance number")?)))
+                .transpose()?,
             saga: row.get(7)?,
             key: row.get(8)?,
             asked: row.get(9)?,

@@ -223,7 +223,10 @@ impl Batch<'_> {
         if seq <= self.store.scalars.cursor {
             return Ok(());
         }
-        self.run("DELETE FROM straggler WHERE seq > ?1 AND seq <= ?2 AND outcome = 9", (self.store.scalars.cursor, seq))?;
+        self.run(
+            "DELETE FROM straggler WHERE seq > ?1 AND seq <= ?2 AND outcome = 9",
+            (self.store.scalars.cursor, seq),
+        )?;
         self.store.scalars.cursor = seq;
         Ok(())
     }

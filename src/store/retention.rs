@@ -52,8 +52,9 @@ impl Batch<'_> {
         );
         let found: Vec<(i64, i64)> = {
             let mut statement = self.store.connection.prepare_cached(&sql)?;
-            let rows = statement
-                .query_map((before.0, codes::count(limit), self.store.scalars.cursor), |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let rows = statement.query_map((before.0, codes::count(limit), self.store.scalars.cursor), |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
             rows.collect::<Result<_, _>>()?
         };
         let mut purged = Purged { more: found.len() == limit, ..Purged::default() };
@@ -69,10 +70,14 @@ impl Batch<'_> {
         let Some(stored) = self.store.instance(no)? else { return Ok(false) };
         let marks = stored.instance.marks();
         let number = signed(no.0, "instance number")?;
-        let busy: bool = self.store.connection.prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM straggler WHERE instance = ?1 AND outcome <> 9)
+        let busy: bool = self
+            .store
+            .connection
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM straggler WHERE instance = ?1 AND outcome <> 9)
                  OR EXISTS (SELECT 1 FROM parked WHERE instance = ?1)",
-        )?.query_row((number,), |row| row.get(0))?;
+            )?
+            .query_row((number,), |row| row.get(0))?;
         if !stored.instance.status.is_end()
             || marks.settling
             || marks.stuck

@@ -126,11 +126,7 @@ impl Store {
 
     /// The newest instance of a saga with this key, whatever its status.
     pub fn newest_by_key(&self, saga: &str, key: &str) -> Result<Option<InstanceNo>, StoreError> {
-        self.by_key(
-            "SELECT no FROM instance WHERE saga = ?1 AND key = ?2 ORDER BY no DESC LIMIT 1",
-            saga,
-            key,
-        )
+        self.by_key("SELECT no FROM instance WHERE saga = ?1 AND key = ?2 ORDER BY no DESC LIMIT 1", saga, key)
     }
 
     /// The newest one that has not ended.

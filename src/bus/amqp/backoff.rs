@@ -34,10 +34,6 @@ impl Backoff {
         Duration::from_millis(delay)
     }
 
-    pub(super) fn tries(&self) -> u32 {
-        self.tries
-    }
-
     pub(super) fn begin_anew(&mut self) {
         self.tries = 0;
     }

@@ -208,7 +208,8 @@ mod tests {
         Connector::new(config, "test").connect().await.unwrap_err().to_string()
     }
 
-    #[tokio::test(start_paused = true)]
+    /// Takes as long as the probe.
+    #[tokio::test]
     async fn a_peer_that_says_nothing_is_given_up() {
         let text = error(&peer(b"").await).await;
         assert!(text.contains("says nothing"), "{text}");

@@ -48,12 +48,7 @@ macro_rules! columns {
 
 impl Reader {
     /// Newest first: those with numbers below `before`.
-    pub fn aside(
-        &self,
-        filter: &AsideFilter,
-        before: Option<u64>,
-        limit: usize,
-    ) -> Result<Vec<AsideRow>, StoreError> {
+    pub fn aside(&self, filter: &AsideFilter, before: Option<u64>, limit: usize) -> Result<Vec<AsideRow>, StoreError> {
         self.begin();
         let mut sql = concat!("SELECT ", columns!(), " FROM aside WHERE n < ?").to_owned();
         let before = before.map(|n| signed(n, "number")).transpose()?.unwrap_or(i64::MAX);

@@ -103,7 +103,9 @@ impl Reader {
     pub fn figures(&self) -> Result<Figures, StoreError> {
         self.snapshot(|reader| {
             let counts = reader.counts()?;
-            let sum = |wanted: &dyn Fn(&Count) -> bool| counts.iter().filter(|count| wanted(count)).map(|count| count.count).sum();
+            let sum = |wanted: &dyn Fn(&Count) -> bool| {
+                counts.iter().filter(|count| wanted(count)).map(|count| count.count).sum()
+            };
             let of_kind = |kind| -> Result<u64, StoreError> {
                 let count = reader
                     .connection

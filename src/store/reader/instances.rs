@@ -112,12 +112,7 @@ const NAMED: &str = "SELECT c.no, s.name, c.key, c.status, n.name, c.marks, c.in
 
 impl Reader {
     /// A page of the instances that a selector chooses: those with numbers below `after`, newest first.
-    pub fn instances(
-        &self,
-        selector: &Selector,
-        after: Option<InstanceNo>,
-        limit: usize,
-    ) -> Result<Page, StoreError> {
+    pub fn instances(&self, selector: &Selector, after: Option<InstanceNo>, limit: usize) -> Result<Page, StoreError> {
         self.begin();
         let after = after.map_or(Ok(i64::MAX), |no| signed(no.0, "instance number"))?;
         self.snapshot(|reader| {
@@ -142,13 +137,13 @@ impl Reader {
     pub fn find(&self, name: &str) -> Result<Wanted, StoreError> {
         self.begin();
         if let Some((saga, key)) = name.split_once('/') {
-            let selector =
-                Selector { saga: Some(saga.to_owned()), key: Some(key.to_owned()), ..Selector::default() };
+            let selector = Selector { saga: Some(saga.to_owned()), key: Some(key.to_owned()), ..Selector::default() };
             let newest = self.instances(&selector, None, 1)?.rows.pop();
             return Ok(newest.map_or(Wanted::Nothing, |row| Wanted::One(row.no)));
         }
         let digits: String = name.chars().filter(|next| *next != '-').collect::<String>().to_ascii_lowercase();
-        if digits.len() < SHORTEST_PREFIX || digits.len() > 32 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        if digits.len() < SHORTEST_PREFIX || digits.len() > 32 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+        {
             return Ok(Wanted::Nothing);
         }
         let (low, high) = numbers_with(&digits);
@@ -179,9 +174,7 @@ impl Reader {
         for row in timers_of(&self.connection, no)? {
             let listening_ms = match row.clock {
                 Clock::Wall => None,
-                Clock::Listening(saga) => {
-                    Some(unsigned(clock.query_row((saga.0,), |row| row.get(0))?, "clock")?)
-                }
+                Clock::Listening(saga) => Some(unsigned(clock.query_row((saga.0,), |row| row.get(0))?, "clock")?),
             };
             views.push(TimerView { row, listening_ms });
         }

@@ -209,7 +209,5 @@ fn read_row(row: &Row<'_>) -> Result<JournalRow, StoreError> {
 
 /// A name that is not there any more reads as empty: the digest then finds it out.
 fn stand(status: Option<i64>, state: Option<String>) -> Result<Option<Stand>, StoreError> {
-    status
-        .map(|status| Ok(Stand { status: codes::status_of(status)?, state: state.unwrap_or_default() }))
-        .transpose()
+    status.map(|status| Ok(Stand { status: codes::status_of(status)?, state: state.unwrap_or_default() })).transpose()
 }

@@ -96,6 +96,10 @@ impl Reader {
 
     /// Several questions about one state of the database. Keep it short.
     pub fn snapshot<T>(&self, questions: impl FnOnce(&Reader) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if !self.connection.is_autocommit() {
+            // Part of a larger one already.
+            return questions(self);
+        }
         let transaction = self.connection.unchecked_transaction()?;
         let answers = questions(self);
         // Nothing was written; however it ends.
@@ -122,5 +126,34 @@ impl Reader {
     /// A new read: its work is counted from nothing.
     fn begin(&self) {
         self.left.store(MOST_COUNTS, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn a_read_that_takes_too_much_work_ends_and_the_next_one_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sagad.db");
+        let _store = Store::create_or_open(&path).unwrap();
+        let reader = Reader::open(&path).unwrap();
+        let endless = "WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c";
+        reader.left.store(3, Ordering::Relaxed);
+        let error = StoreError::from(reader.connection.query_row(endless, (), |_| Ok(())).unwrap_err());
+        assert!(matches!(error, StoreError::TooMuch) && !error.is_fatal(), "{error}");
+        assert!(reader.counts().is_ok());
+    }
+
+    #[test]
+    fn a_reader_cannot_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sagad.db");
+        let _store = Store::create_or_open(&path).unwrap();
+        let reader = Reader::open(&path).unwrap();
+        let error = StoreError::from(reader.connection.execute("DELETE FROM log", ()).unwrap_err());
+        assert!(matches!(error, StoreError::ReadOnly { .. }), "{error}");
     }
 }
