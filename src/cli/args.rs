@@ -62,7 +62,9 @@ pub fn problem_line(problem: &Problem) -> String {
 }
 
 pub fn environment() -> Vec<(String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// Which instances.
@@ -133,7 +135,6 @@ impl SelectArgs {
             stuck: self.stuck,
             paused: self.paused,
             settling: self.settling,
-            in_doubt: false,
             older_than: self.older_than,
             stuck_for: self.stuck_for,
             all: self.all,
@@ -200,8 +201,7 @@ pub fn read_input(path: &str) -> Result<String, Failure> {
     let source: Box<dyn Read> = if path == "-" {
         Box::new(std::io::stdin())
     } else {
-        let file = std::fs::File::open(path)
-            .map_err(|error| Failure::usage(format!("cannot read {path}: {error}")))?;
+        let file = std::fs::File::open(path).map_err(|error| Failure::usage(format!("cannot read {path}: {error}")))?;
         Box::new(file)
     };
     let mut bytes = Vec::new();
@@ -218,9 +218,8 @@ pub fn read_input(path: &str) -> Result<String, Failure> {
 /// A JSON body from a file.
 pub fn read_body(path: &str) -> Result<serde_json::Value, Failure> {
     let text = read_input(path)?;
-    serde_json::from_str(&text).map_err(|error| {
-        Failure::usage(format!("{} is not JSON: {error}", if path == "-" { "stdin" } else { path }))
-    })
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::usage(format!("{} is not JSON: {error}", if path == "-" { "stdin" } else { path })))
 }
 
 fn status(text: &str) -> Result<Status, String> {

@@ -87,10 +87,7 @@ fn tell(output: &Output, found: &Read, explain: Option<&Config>) -> Result<(), F
     }
     let count = |severity| found.diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    output.say(&format!(
-        "{} definitions, {errors} errors, {warnings} warnings",
-        found.machines.len()
-    ));
+    output.say(&format!("{} definitions, {errors} errors, {warnings} warnings", found.machines.len()));
     Ok(())
 }
 

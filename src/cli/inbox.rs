@@ -9,11 +9,14 @@ use crate::desk::{InboxLook, Look, View};
 use crate::saga::duration::Span;
 
 #[derive(clap::Args, Debug)]
-#[command(args_conflicts_with_subcommands = true, after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   sagad inbox                            all that was set aside, the newest first
   sagad inbox --dead --reason not-json
-  sagad inbox show 17                    one message, whole")]
+  sagad inbox show 17                    one message, whole"
+)]
 pub struct Args {
     #[command(subcommand)]
     what: Option<What>,

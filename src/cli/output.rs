@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use serde::Serialize;
 
 use super::exit::Failure;
+use crate::engine::wall_clock;
 use crate::saga::duration::Span;
 use crate::saga::time::Timestamp;
 
@@ -160,7 +161,9 @@ impl Output {
 /// Talk on stderr; when nobody listens there is nobody to tell.
 pub fn say(text: &str) {
     let mut err = std::io::stderr().lock();
-    drop(err.write_all(text.as_bytes()).and_then(|()| if text.ends_with('\n') { Ok(()) } else { err.write_all(b"\n") }));
+    drop(
+        err.write_all(text.as_bytes()).and_then(|()| if text.ends_with('\n') { Ok(()) } else { err.write_all(b"\n") }),
+    );
 }
 
 /// The one line, or two, of a failure.
@@ -172,13 +175,6 @@ pub fn say_failure(failure: &Failure) {
         Some(hint) => say(&format!("sagad: {}\n  {hint}", failure.message)),
         None => say(&format!("sagad: {}", failure.message)),
     }
-}
-
-/// The time of day, for relative times and for what an operator does without a daemon.
-#[expect(clippy::disallowed_methods, reason = "what is shown to a person is relative to the person's present")]
-pub fn wall_clock() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn terminal_columns() -> Option<usize> {

@@ -65,6 +65,10 @@ pub fn publish(shared: &Shared, args: &Args) -> Outcome {
         reason: args.reason.clone(),
     };
     let published = Reach::for_publishing(shared.load()?)?.publish(event)?;
-    if output.is_json() { output.document(&published)? } else { output.data(&published.message_id)? }
+    if output.is_json() {
+        output.document(&published)?
+    } else {
+        output.data(&published.message_id)?
+    }
     Ok(Exit::Done)
 }

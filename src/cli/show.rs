@@ -48,9 +48,7 @@ pub fn show(shared: &Shared, args: &Args) -> Outcome {
 pub fn why(shared: &Shared, args: &WhyArgs) -> Outcome {
     let output = shared.output();
     let mut reach = Reach::open(shared.load()?)?;
-    let View::Why(why) = reach.look(Look::Why { id: args.id.clone() })? else {
-        unreachable!("why answers a reason")
-    };
+    let View::Why(why) = reach.look(Look::Why { id: args.id.clone() })? else { unreachable!("why answers a reason") };
     match output.form {
         Form::Json | Form::Jsonl => output.document(&why)?,
         Form::Id => output.data(&why.id)?,

@@ -49,7 +49,8 @@ fn screen(output: &Output, status: &api::Status) -> Result<(), Failure> {
     field("outbox", format!("{} messages that the broker does not have yet", status.outbox))?;
     let counts: Vec<String> = status.counts.iter().map(|(status, n)| format!("{n} {status}")).collect();
     field("instances", if counts.is_empty() { "none".to_owned() } else { counts.join(", ") })?;
-    let oldest = status.oldest_stuck_at.map_or_else(String::new, |at| format!(", the oldest {}", output.relative(at.0)));
+    let oldest =
+        status.oldest_stuck_at.map_or_else(String::new, |at| format!(", the oldest {}", output.relative(at.0)));
     field("stuck", format!("{}{oldest}", status.stuck))?;
     if status.paused > 0 {
         field("paused", status.paused.to_string())?;
@@ -64,7 +65,10 @@ fn screen(output: &Output, status: &api::Status) -> Result<(), Failure> {
         field("dropped", format!("{} messages set aside beyond the limit", status.dropped))?;
     }
     let database = &status.database;
-    field("database", format!("{}, {}, {} not yet checkpointed", database.path, size(database.bytes), size(database.wal_bytes)))?;
+    field(
+        "database",
+        format!("{}, {}, {} not yet checkpointed", database.path, size(database.bytes), size(database.wal_bytes)),
+    )?;
     if status.daemon.is_some() {
         field("definitions", format!("{} loaded", status.definitions.loaded))?;
     }

@@ -105,7 +105,9 @@ pub fn definitions(shared: &Shared, _args: &DefinitionsArgs) -> Outcome {
     match output.form {
         Form::Json => output.document(&found)?,
         Form::Jsonl => output.rows(&found, &found.definitions)?,
-        Form::Id => output.data(&found.definitions.iter().map(|row| format!("{}\n", row.digest)).collect::<String>())?,
+        Form::Id => {
+            output.data(&found.definitions.iter().map(|row| format!("{}\n", row.digest)).collect::<String>())?
+        }
         Form::Table | Form::Wide => {
             let wide = output.form == Form::Wide;
             let rows = found.definitions.iter().map(|row| {

@@ -56,15 +56,7 @@ impl<'a> Case<'a> {
 
     /// As `fire` takes it.
     pub fn timer_name(&self, timer: &Timer) -> String {
-        let step = |index: u32| self.instance.steps.get(index as usize).map_or_else(String::new, Step::name);
-        match &timer.what {
-            TimerKind::Deadline => "deadline".to_owned(),
-            TimerKind::State { name, .. } => format!("{}.timers.{name}", self.instance.state),
-            TimerKind::StepLimit { index } => format!("{}.timeout", step(*index)),
-            TimerKind::StepDelay { index } => format!("{}.retry", step(*index)),
-            TimerKind::UndoLimit { index } => format!("{}.undo.timeout", step(*index)),
-            TimerKind::UndoDelay { index } => format!("{}.undo.retry", step(*index)),
-        }
+        timer_name(&timer.what, self.instance)
     }
 
     pub fn steps(&self) -> Vec<api::Step> {
@@ -154,16 +146,17 @@ impl<'a> Case<'a> {
     pub fn may(&self) -> Vec<String> {
         let Some(machine) = self.machine else { return Vec::new() };
         let mut may = Vec::new();
-        if self.would_do(machine, Verb::Retry { step: None }) || self.any_step(machine, |step| Verb::Retry { step: Some(step) }) {
+        if self.would_do(machine, Verb::Retry { step: None })
+            || self.any_step(machine, |step| Verb::Retry { step: Some(step) })
+        {
             may.push("retry".to_owned());
         }
         if self.would_do(machine, Verb::Compensate) {
             may.push("compensate".to_owned());
         }
         let settle = [Verdict::Done { body: serde_json::Value::Null }, Verdict::Refused, Verdict::Undone];
-        let resolves = |verdict: &Verdict| {
-            self.any_step(machine, |step| Verb::Resolve { step, verdict: verdict.clone() })
-        };
+        let resolves =
+            |verdict: &Verdict| self.any_step(machine, |step| Verb::Resolve { step, verdict: verdict.clone() });
         if settle.iter().any(resolves) {
             may.push("resolve".to_owned());
         }
@@ -181,5 +174,18 @@ impl<'a> Case<'a> {
         let order = Order { verb, by: String::new(), reason: None, request_id: None, expect_turn: None };
         let given = Given { at: self.instance.updated_at, input: Input::Order(order), unreached: Vec::new() };
         matches!(step(machine, self.instance, &given).outcome, Outcome::Moved | Outcome::Noted)
+    }
+}
+
+/// As `fire` takes it.
+pub(super) fn timer_name(what: &TimerKind, instance: &Instance) -> String {
+    let step = |index: u32| instance.steps.get(index as usize).map_or_else(String::new, Step::name);
+    match what {
+        TimerKind::Deadline => "deadline".to_owned(),
+        TimerKind::State { name, .. } => format!("{}.timers.{name}", instance.state),
+        TimerKind::StepLimit { index } => format!("{}.timeout", step(*index)),
+        TimerKind::StepDelay { index } => format!("{}.retry", step(*index)),
+        TimerKind::UndoLimit { index } => format!("{}.undo.timeout", step(*index)),
+        TimerKind::UndoDelay { index } => format!("{}.undo.retry", step(*index)),
     }
 }

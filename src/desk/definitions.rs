@@ -77,9 +77,8 @@ pub fn read(paths: &[PathBuf]) -> Result<Read, NoPath> {
     }
     let loaded = compile::load(&sources);
     read.diagnostics.extend(loaded.diagnostics);
-    read.diagnostics.sort_by(|a, b| {
-        (&a.file, a.place.line, a.place.column).cmp(&(&b.file, b.place.line, b.place.column))
-    });
+    read.diagnostics
+        .sort_by(|a, b| (&a.file, a.place.line, a.place.column).cmp(&(&b.file, b.place.line, b.place.column)));
     read.machines = loaded.machines;
     Ok(read)
 }

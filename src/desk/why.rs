@@ -59,7 +59,11 @@ fn standing(case: &Case<'_>) -> String {
     let because = instance.failure.as_ref().map_or_else(String::new, |failure| {
         format!(", because of {}: {} ({})", failure.state, failure.reason, failure.kind.name())
     });
-    let settling = if instance.is_settling() { " It is settling: something that it gave up is still being taken back." } else { "" };
+    let settling = if instance.is_settling() {
+        " It is settling: something that it gave up is still being taken back."
+    } else {
+        ""
+    };
     match instance.status {
         Status::Running => format!("It is running, in {} since {}.", instance.state, instance.entered_at),
         Status::Compensating => format!("It is compensating{because}."),
@@ -101,7 +105,8 @@ fn open_step(case: &Case<'_>, index: usize, step: &Step) -> Option<String> {
     let rule = case.rule(step).filter(|_| step.open)?;
     let timer = case.timer_of(index, false);
     let due = case.due_of(timer);
-    let attempts = rule.retry.attempts.map_or_else(|| "as many as it takes".to_owned(), |attempts| attempts.to_string());
+    let attempts =
+        rule.retry.attempts.map_or_else(|| "as many as it takes".to_owned(), |attempts| attempts.to_string());
     if let Some(timer) = timer
         && matches!(timer.what, TimerKind::StepDelay { .. })
     {

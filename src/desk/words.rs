@@ -25,7 +25,6 @@ pub struct Select {
     pub stuck: bool,
     pub paused: bool,
     pub settling: bool,
-    pub in_doubt: bool,
     pub older_than: Option<Span>,
     pub stuck_for: Option<Span>,
     pub all: bool,
@@ -47,17 +46,37 @@ impl Select {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Look {
     /// `after`: the last id of the page before.
-    List { select: Select, after: Option<String> },
-    Show { id: String },
-    Why { id: String },
+    List {
+        select: Select,
+        after: Option<String>,
+    },
+    Show {
+        id: String,
+    },
+    Why {
+        id: String,
+    },
     /// `GET /v1/sagas/{saga}/{key}`.
-    Process { saga: String, key: String },
+    Process {
+        saga: String,
+        key: String,
+    },
     /// `after`: the number of the last turn that was seen, in the order that was asked for.
-    Journal { id: String, reverse: bool, after: Option<u64>, limit: Option<u64> },
+    Journal {
+        id: String,
+        reverse: bool,
+        after: Option<u64>,
+        limit: Option<u64>,
+    },
     /// Replays journals: those selected.
-    Verify { select: Select },
+    Verify {
+        select: Select,
+    },
     Status,
-    Count { select: Select, by: Vec<CountBy> },
+    Count {
+        select: Select,
+        by: Vec<CountBy>,
+    },
     Inbox(InboxLook),
     Outbox,
     Definitions,

@@ -24,7 +24,7 @@ use std::sync::Arc;
 pub use batch::Engine;
 pub use catalog::{Catalog, Loaded, Saga};
 pub use handle::{Asked, Consumed, EngineGone, EngineHandle, Inflow, Outflow, Report, Request, channels};
-pub use run::{Running, start};
+pub use run::{Running, start, wall_clock};
 pub use verify::{BrokenTurn, Verified, verify};
 
 use serde_json::{Map, Value};

@@ -45,6 +45,13 @@ pub fn start(store: Store, machines: Vec<Arc<Machine>>, settings: Settings) -> R
     Ok(Running { handle, outflow, thread })
 }
 
+/// The time of day, for those who only tell it: the desk, the bus's status, what an operator does without a daemon.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+pub fn wall_clock() -> Timestamp {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(wall.as_millis()).unwrap_or(i64::MAX))
+}
+
 /// Wall time, and time since the start.
 #[derive(Clone, Copy, Debug)]
 struct RealClock {
@@ -59,11 +66,7 @@ impl RealClock {
 
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
     fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now {
-            wall: Timestamp(i64::try_from(wall.as_millis()).unwrap_or(i64::MAX)),
-            monotonic_ms: u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX),
-        }
+        Now { wall: wall_clock(), monotonic_ms: u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX) }
     }
 }
 

@@ -327,9 +327,8 @@ pub fn resolve(step: String, word: &str, with: Option<Value>) -> Result<Verb, De
 }
 
 fn take_resolve(params: &mut Params) -> Result<Verb, DeskError> {
-    let step = params
-        .take("step")?
-        .ok_or_else(|| usage("'step' is missing".to_owned(), "name the step as 'show' does"))?;
+    let step =
+        params.take("step")?.ok_or_else(|| usage("'step' is missing".to_owned(), "name the step as 'show' does"))?;
     let word = params
         .take("as")?
         .ok_or_else(|| usage("'as' is missing".to_owned(), "it is one of done, refused and undone"))?;
@@ -371,13 +370,9 @@ fn add_select(params: &mut Params, select: &Select) {
     params.add("state", select.state.clone());
     params.add("incident", select.incident.map(IncidentKind::name));
     params.add("error", select.error.clone());
-    for (name, value) in [
-        ("stuck", select.stuck),
-        ("paused", select.paused),
-        ("settling", select.settling),
-        ("in_doubt", select.in_doubt),
-        ("all", select.all),
-    ] {
+    for (name, value) in
+        [("stuck", select.stuck), ("paused", select.paused), ("settling", select.settling), ("all", select.all)]
+    {
         params.add_flag(name, value);
     }
     params.add("older_than", select.older_than.map(|span| span.to_string()));
@@ -401,7 +396,6 @@ fn take_select(params: &mut Params) -> Result<Select, DeskError> {
         stuck: params.take_flag("stuck")?,
         paused: params.take_flag("paused")?,
         settling: params.take_flag("settling")?,
-        in_doubt: params.take_flag("in_doubt")?,
         older_than: params.take_span("older_than")?,
         stuck_for: params.take_span("stuck_for")?,
         all: params.take_flag("all")?,
@@ -503,7 +497,6 @@ mod tests {
             stuck: true,
             paused: true,
             settling: true,
-            in_doubt: true,
             older_than: Some(Span::from_secs(90)),
             stuck_for: Some(Span::from_secs(3)),
             all: true,
@@ -565,7 +558,8 @@ mod tests {
         assert_eq!(order.expect_turn, Some(3));
         let error = to_look("list", Params::of_query("sagga=x").unwrap()).unwrap_err();
         assert!(error.to_string().contains("sagga"), "{error}");
-        for (verb, query) in [("list", "status=runing"), ("list", "limit=many"), ("list", "older-than=5"), ("show", "")] {
+        for (verb, query) in [("list", "status=runing"), ("list", "limit=many"), ("list", "older-than=5"), ("show", "")]
+        {
             let error = to_look(verb, Params::of_query(query).unwrap()).unwrap_err();
             assert_eq!(error.code(), "usage", "{query}");
         }

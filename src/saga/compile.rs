@@ -23,8 +23,8 @@ use super::diagnostic::{Diagnostic, Problem};
 use super::lint;
 use super::machine::Machine;
 
-pub(in crate::saga) use context::{NOWHERE, quoted};
 use context::Context;
+pub(in crate::saga) use context::{NOWHERE, quoted};
 use facts::Facts;
 use file::Named;
 

@@ -28,8 +28,7 @@ pub(in crate::saga) fn mark_pivot(machine: &mut Machine, facts: &Facts) {
 pub(in crate::saga) fn check(machine: &Machine, facts: &Facts, is_sound: bool) -> Vec<Problem> {
     let graph = Graph::new(machine, facts);
     let mut problems = Vec::new();
-    graph.unreachable(machine, facts, &mut problems);
-    graph.without_way_out(machine, facts, &mut problems);
+    graph.check(machine, &mut problems);
     pivot::check(machine, facts, &graph, &mut problems);
     handlers::check(facts, &mut problems);
     data::check(machine, facts, &graph, &mut problems);

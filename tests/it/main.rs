@@ -1,4 +1,7 @@
 //! The tests that need more than one module: one crate, so that it is linked once.
 
+mod documents;
+mod definitions;
 mod store;
 mod tidy;
+mod scenarios;

@@ -5,7 +5,7 @@
 
 use super::facts::Facts;
 use crate::saga::definition::{Entry, Kind, Node};
-use crate::saga::diagnostic::{Problem, Severity};
+use crate::saga::diagnostic::Problem;
 use crate::saga::expression::closest;
 use crate::saga::machine::{Place, StateNo};
 
@@ -60,15 +60,12 @@ impl<'a> Context<'a> {
         self.problems.push(Problem::new(code, place, message, hint));
     }
 
-    pub fn has_errors(&self) -> bool {
-        self.problems.iter().any(|problem| problem.severity == Severity::Error)
-    }
-
     /// Reads something a second time without telling its mistakes again.
     pub fn silently<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
-        let told = self.problems.len();
+        let told = (self.problems.len(), self.unknown_states.len());
         let value = read(self);
-        self.problems.truncate(told);
+        self.problems.truncate(told.0);
+        self.unknown_states.truncate(told.1);
         value
     }
 
@@ -117,7 +114,12 @@ impl<'a> Context<'a> {
             Kind::Broken => None,
             Kind::Scalar(_) | Kind::Map(_) => {
                 let message = format!("{what} is a list, and this is {}", node.describe());
-                self.report("wrong-type", node.place, message, "write `[a, b]`, or each on a line of its own after `- `");
+                self.report(
+                    "wrong-type",
+                    node.place,
+                    message,
+                    "write `[a, b]`, or each on a line of its own after `- `",
+                );
                 None
             }
         }
@@ -140,7 +142,8 @@ impl<'a> Context<'a> {
         if let Some(number) = self.states.iter().position(|state| state == name) {
             return Some(number);
         }
-        let meant = closest(name, self.states.iter().map(String::as_str).chain(words.iter().copied())).map(str::to_owned);
+        let meant =
+            closest(name, self.states.iter().map(String::as_str).chain(words.iter().copied())).map(str::to_owned);
         if !self.unknown_states.iter().any(|told| told == name) {
             self.unknown_states.push(name.to_owned());
             let hint = match (&meant, name) {
@@ -167,7 +170,9 @@ pub(in crate::saga) fn quoted<T: AsRef<str>>(names: &[T]) -> String {
 
 fn key_hint(key: &str, allowed: &[&'static str]) -> String {
     match key {
-        "start" if allowed.contains(&"send") => "`start` is kept for sagas that start others; rename or remove it".to_owned(),
+        "start" if allowed.contains(&"send") => {
+            "`start` is kept for sagas that start others; rename or remove it".to_owned()
+        }
         "then" if allowed.contains(&"next") => "write `next: <state>` for what follows this state".to_owned(),
         _ => format!("the keys here are {}", all_quoted(allowed)),
     }

@@ -23,7 +23,12 @@ impl Context<'_> {
             return starts;
         };
         if entries.is_empty() {
-            self.report("missing-key", entry.key_place, "`start` names no event", "name the event that starts an instance");
+            self.report(
+                "missing-key",
+                entry.key_place,
+                "`start` names no event",
+                "name the event that starts an instance",
+            );
         }
         for event in entries {
             self.event_type(&event.key, event.key_place);
@@ -156,7 +161,8 @@ impl Context<'_> {
             }
         }
         let ways = [("one", Deliver::One), ("oldest", Deliver::Oldest), ("all", Deliver::All)];
-        let deliver = fields.value("deliver").and_then(|node| self.word(node, "`deliver`", &ways)).unwrap_or(Deliver::One);
+        let deliver =
+            fields.value("deliver").and_then(|node| self.word(node, "`deliver`", &ways)).unwrap_or(Deliver::One);
         let by = fields.value("by").and_then(|by| self.expression(by, &Here::waiting()));
         if let Some(entry) = fields.get("by")
             && deliver != Deliver::Oldest

@@ -41,13 +41,19 @@ impl<'a> File<'a> {
 /// The same name twice, and an event that comes in from two different places.
 pub(super) fn check_together(files: &mut [File<'_>]) {
     for later in 0..files.len() {
-        let twin = (0..later).find(|earlier| files[later].name().is_some() && files[*earlier].name() == files[later].name());
+        let twin =
+            (0..later).find(|earlier| files[later].name().is_some() && files[*earlier].name() == files[later].name());
         if let Some(earlier) = twin {
             let first = files[earlier].source.path.clone();
             let name = files[later].name().unwrap_or_default().to_owned();
             let message = format!("there is a saga `{name}` already, in {first}");
             let place = files[later].facts.name;
-            files[later].problems.push(Problem::new("duplicate-name", place, message, "give one of the two another name"));
+            files[later].problems.push(Problem::new(
+                "duplicate-name",
+                place,
+                message,
+                "give one of the two another name",
+            ));
         }
     }
     check_origins(files);
@@ -62,7 +68,8 @@ fn check_origins(files: &mut [File<'_>]) {
                 Some((_, other_exchange, other_key, there)) => {
                     if (other_exchange, other_key) != (exchange, routing_key) {
                         let message = format!("`{event}` comes from `{other_exchange}` with `{other_key}` in {there}");
-                        let hint = "an event comes in at one place: write the same `from` in both, or give one another type";
+                        let hint =
+                            "an event comes in at one place: write the same `from` in both, or give one another type";
                         file.problems.push(Problem::new("from-conflict", *place, message, hint));
                     }
                 }

@@ -134,7 +134,8 @@ impl Context<'_> {
                 self.report("bad-name", entry.key_place, message, "a header's name has 1 to 128 characters");
             }
             if matches!(entry.value.kind, Kind::List(_) | Kind::Map(_)) {
-                let message = format!("the value of a header is a text or a number, and this is {}", entry.value.describe());
+                let message =
+                    format!("the value of a header is a text or a number, and this is {}", entry.value.describe());
                 self.report("wrong-type", entry.value.place, message, "put what has structure into the body");
                 continue;
             }

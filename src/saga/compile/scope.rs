@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::context::Context;
-use super::facts::{EntryRead, Entered, FieldRead};
+use super::facts::{Entered, EntryRead, FieldRead};
 use crate::saga::definition::{Kind, Node, Scalar, ScalarValue, Style};
 use crate::saga::expression::{Expression, ExpressionError, Read, Scope, Variable, closest};
 use crate::saga::machine::{Place, StateNo};
@@ -108,7 +108,8 @@ impl Context<'_> {
             Kind::Broken => return None,
             Kind::Scalar(scalar) if !node.is_empty() => scalar,
             Kind::Scalar(scalar) => {
-                let hint = self.comment_hint(scalar, node.place).unwrap_or("write an expression, such as `data.urgent`");
+                let hint =
+                    self.comment_hint(scalar, node.place).unwrap_or("write an expression, such as `data.urgent`");
                 self.report("bad-expression", node.place, "an expression is missing here", hint);
                 return None;
             }

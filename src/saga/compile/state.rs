@@ -103,8 +103,7 @@ impl Context<'_> {
 
     fn state_body(&mut self, fields: &Fields<'_>, state: StateNo, owner: Place, defaults: &Defaults<'_>) -> Body {
         // The `send` of an `each` is what it does for each.
-        let kinds: &[&'static str] =
-            if fields.has("each") { &["each", "all", "decide", "choose"] } else { &KINDS };
+        let kinds: &[&'static str] = if fields.has("each") { &["each", "all", "decide", "choose"] } else { &KINDS };
         let kind = self.at_most_one(fields, kinds);
         self.misplaced(fields, kind.map(|(key, _)| key), owner);
         let Some((key, entry)) = kind else { return Body::Pass };
@@ -142,7 +141,9 @@ impl Context<'_> {
         }
         for (key, entry) in fields.among(&BESIDE) {
             let hint = match (key, kind) {
-                ("until", Some("all")) | ("collect", Some("all" | "each")) | ("as" | "at_once", Some("each")) => continue,
+                ("until", Some("all")) | ("collect", Some("all" | "each")) | ("as" | "at_once", Some("each")) => {
+                    continue;
+                }
                 ("until", _) => "it belongs beside `all`",
                 ("collect", _) => "it belongs beside `all` or `each`",
                 _ => "it belongs beside `each`",
@@ -166,7 +167,12 @@ impl Context<'_> {
             self.report("missing-key", entry.key_place, "`all` holds no branch", "add at least one step");
         }
         if entries.len() > MAX_PARTS as usize {
-            self.report("out-of-range", entry.key_place, format!("`all` has more than {MAX_PARTS} branches"), "use `each`");
+            self.report(
+                "out-of-range",
+                entry.key_place,
+                format!("`all` has more than {MAX_PARTS} branches"),
+                "use `each`",
+            );
         }
         let allowed: Vec<&'static str> = ["send"].into_iter().chain(STEP).collect();
         for branch in entries {
@@ -237,7 +243,17 @@ impl Context<'_> {
             self.facts.graph_broken = true;
             return Vec::new();
         }
-        self.transitions(&entry.value, &at)
+        let transitions = self.transitions(&entry.value, &at);
+        if let Some(last) = transitions.last().filter(|last| last.when.is_some()) {
+            let hint = "add one without `when` that is taken where no other holds, such as `next`";
+            self.report(
+                "choose-without-else",
+                last.place,
+                "the last of `choose` has a `when`, so that none may hold",
+                hint,
+            );
+        }
+        transitions
     }
 
     fn decide(&mut self, entry: &Entry, state: StateNo) -> Decision {
@@ -331,7 +347,8 @@ impl Context<'_> {
             return timers;
         };
         for (number, item) in items.iter().enumerate() {
-            let Some(fields) = self.fields(item, "a timer", &transition_keys(&["name", "after", "from", "at", "every", "times"]))
+            let Some(fields) =
+                self.fields(item, "a timer", &transition_keys(&["name", "after", "from", "at", "every", "times"]))
             else {
                 self.facts.graph_broken = true;
                 continue;
@@ -378,7 +395,8 @@ impl Context<'_> {
         };
         match key {
             "after" => {
-                let from_start = fields.value("from").is_some_and(|node| self.word(node, "`from`", &[("start", ())]).is_some());
+                let from_start =
+                    fields.value("from").is_some_and(|node| self.word(node, "`from`", &[("start", ())]).is_some());
                 let span = self.span(&entry.value, "`after`", Least::Zero)?;
                 Some(if from_start { Due::AfterStart(span) } else { Due::After(span) })
             }

@@ -9,9 +9,7 @@ use super::transition::{At, transition_keys};
 use super::value::Least;
 use crate::saga::definition::{Entry, Kind, Node, ScalarValue};
 use crate::saga::duration::Span;
-use crate::saga::machine::{
-    InDoubt, LateSuccess, Place, Retry, StateNo, Step, Timeout, Transition, Undo, UndoRule,
-};
+use crate::saga::machine::{InDoubt, LateSuccess, Place, Retry, StateNo, Step, Timeout, Transition, Undo, UndoRule};
 
 /// The keys of a step beside `send`.
 pub(super) const STEP: [&str; 9] =
@@ -154,9 +152,9 @@ impl Context<'_> {
         if !awaits {
             return None;
         }
-        let pivot = fields.value("pivot").is_some_and(|node| {
-            node.scalar().is_some_and(|scalar| scalar.value == ScalarValue::Bool(true))
-        });
+        let pivot = fields
+            .value("pivot")
+            .is_some_and(|node| node.scalar().is_some_and(|scalar| scalar.value == ScalarValue::Bool(true)));
         let ways = self.facts.ways.len();
         let timeout = self.silently(|context| context.timeout_value(node, whose.owner, Some(whose)));
         if !pivot {
@@ -289,7 +287,12 @@ impl Context<'_> {
         for (event, place) in &failure {
             if success.iter().any(|(other, _)| other == event) {
                 let message = format!("`{event}` is named in `success` and in `failure` of this undo");
-                self.report("overlapping-handlers", *place, message, "an answer means one of the two; remove it here or there");
+                self.report(
+                    "overlapping-handlers",
+                    *place,
+                    message,
+                    "an answer means one of the two; remove it here or there",
+                );
             }
         }
         if let Some(entry) = fields.get("failure")
@@ -298,13 +301,20 @@ impl Context<'_> {
             let hint = "name the event that says it was taken back";
             self.missing(entry.key_place, "an undo with `failure`", "success", hint);
         }
-        let timeout =
-            fields.value("timeout").and_then(|node| self.span(node, "a time limit", Least::Positive)).unwrap_or(timeout);
+        let timeout = fields
+            .value("timeout")
+            .and_then(|node| self.span(node, "a time limit", Least::Positive))
+            .unwrap_or(timeout);
         let retry = fields.value("retry").map(|node| self.retry(node, &undo_retry())).unwrap_or(retry);
         let in_doubt = [("undo", InDoubt::Undo), ("leave", InDoubt::Leave)];
         let in_doubt = fields.value("in_doubt").and_then(|node| self.word(node, "`in_doubt`", &in_doubt));
         let Some(send) = fields.value("send") else {
-            self.missing(entry.key_place, "an undo", "send", "name the command that takes it back: `send: <address>.<Command>`");
+            self.missing(
+                entry.key_place,
+                "an undo",
+                "send",
+                "name the command that takes it back: `send: <address>.<Command>`",
+            );
             return UndoRule::Absent;
         };
         let Some((address, command)) = self.command(send, "the command that takes it back") else {

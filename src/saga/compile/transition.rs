@@ -70,7 +70,13 @@ impl Context<'_> {
         if entry.value.text().is_some() && at.spot.default().is_some() {
             if let Some(event) = self.event_value(&entry.value, "an event") {
                 self.note_handler(&event, entry.value.place, part, at, false);
-                self.note_way(at, Some(&event), at.spot.default().map_or(Goes::Next, |(_, goes)| goes), false, entry.value.place);
+                self.note_way(
+                    at,
+                    Some(&event),
+                    at.spot.default().map_or(Goes::Next, |(_, goes)| goes),
+                    false,
+                    entry.value.place,
+                );
                 handlers.insert(event, Vec::new());
             } else {
                 self.facts.graph_broken = true;
@@ -82,7 +88,12 @@ impl Context<'_> {
             return handlers;
         };
         if entries.is_empty() && at.spot.default().is_some() {
-            self.report("wrong-type", entry.value.place, format!("{what} names no event"), "name the event, or leave the key out");
+            self.report(
+                "wrong-type",
+                entry.value.place,
+                format!("{what} names no event"),
+                "name the event, or leave the key out",
+            );
         }
         for handler in entries {
             self.event_type(&handler.key, handler.key_place);
@@ -102,7 +113,13 @@ impl Context<'_> {
             return self.transition(node, at).into_iter().collect();
         };
         if items.is_empty() {
-            self.report("wrong-type", node.place, "a list of transitions is empty", "name a state, or `next`, `stay`, `fail`");
+            self.report(
+                "wrong-type",
+                node.place,
+                "a list of transitions is empty",
+                "name a state, or `next`, `stay`, `fail`",
+            );
+            self.note_way(at, at.event, Goes::Nowhere, true, node.place);
         }
         let transitions: Vec<Transition> = items.iter().filter_map(|item| self.transition(item, at)).collect();
         let last_but_one = transitions.len().saturating_sub(1);
@@ -178,7 +195,8 @@ impl Context<'_> {
                     Some(scalar) if !value.is_empty() => self.short(&scalar.text, target, at),
                     _ => {
                         if !value.is_broken() {
-                            let message = format!("`then` names a state or a short transition, and this is {}", value.describe());
+                            let message =
+                                format!("`then` names a state or a short transition, and this is {}", value.describe());
                             let hint = "write `fail: <reason>`, `end: <label>` or `incident: <text>` in its place";
                             self.report("wrong-type", target, message, hint);
                         }
@@ -224,7 +242,8 @@ impl Context<'_> {
                 }
                 let words: Vec<&str> = at.spot.allowed().iter().copied().filter(|word| *word != "end").collect();
                 let known = self.state(name, place, &words);
-                return known.map_or((Then::State(NOWHERE), Goes::Nowhere), |state| (Then::State(state), Goes::State(state)));
+                return known
+                    .map_or((Then::State(NOWHERE), Goes::Nowhere), |state| (Then::State(state), Goes::State(state)));
             }
         };
         if !at.spot.allowed().contains(&word) {

@@ -97,7 +97,12 @@ impl Context<'_> {
             return true;
         }
         let message = format!("`{name}` is no name for {what}");
-        self.report("bad-name", place, message, "letters, digits and `_`, no digit first, so that expressions can name it");
+        self.report(
+            "bad-name",
+            place,
+            message,
+            "letters, digits and `_`, no digit first, so that expressions can name it",
+        );
         false
     }
 
@@ -121,7 +126,8 @@ impl Context<'_> {
     pub fn command(&mut self, node: &Node, what: &str) -> Option<(String, String)> {
         let text = self.text(node, what)?;
         let is_word = |word: &str| {
-            !word.is_empty() && word.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_')
+            !word.is_empty()
+                && word.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_')
         };
         let parts = text.rsplit_once('.');
         if let Some((address, command)) = parts
@@ -160,7 +166,12 @@ impl Context<'_> {
             return None;
         }
         if span > MAX_SPAN {
-            self.report("out-of-range", node.place, format!("{what} is longer than a hundred years"), "write at most 36500d");
+            self.report(
+                "out-of-range",
+                node.place,
+                format!("{what} is longer than a hundred years"),
+                "write at most 36500d",
+            );
             return None;
         }
         Some(span)
@@ -215,7 +226,8 @@ impl Context<'_> {
             format!("{what} is one of {}, and this is {}", quoted(&names), node.describe())
         };
         let meant = closest(written, names.iter().copied());
-        let hint = meant.map_or_else(|| format!("write one of {}", quoted(&names)), |meant| format!("did you mean `{meant}`?"));
+        let hint = meant
+            .map_or_else(|| format!("write one of {}", quoted(&names)), |meant| format!("did you mean `{meant}`?"));
         self.report("bad-value", node.place, message, hint);
         meant.and_then(|meant| words.iter().find(|(name, _)| *name == meant)).map(|(_, value)| *value)
     }

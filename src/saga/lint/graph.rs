@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::super::compile::facts::{Facts, Goes, Spot, Way};
 use super::super::compile::NOWHERE;
+use super::super::compile::facts::{Facts, Goes, Spot, Way};
 use super::super::diagnostic::Problem;
-use super::super::machine::{Body, Machine, Next, Place, StateNo};
+use super::super::machine::{Body, Machine, Next, Place, State, StateNo};
 
 /// What a way leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,14 +39,22 @@ pub(super) struct Graph {
     pub edges: Vec<Vec<Edge>>,
     before: Vec<bool>,
     after: Vec<bool>,
-    /// Ways to states that do not exist.
-    lost: usize,
+    /// States that nothing leads to, and that no way to an unknown state may have meant.
+    lonely: Vec<StateNo>,
+    /// States that wait for ever.
+    stuck: Vec<StateNo>,
 }
 
 impl Graph {
     pub fn new(machine: &Machine, facts: &Facts) -> Graph {
         let count = machine.states.len();
-        let mut graph = Graph { edges: vec![Vec::new(); count], before: vec![false; count], after: vec![false; count], lost: 0 };
+        let mut graph = Graph {
+            edges: vec![Vec::new(); count],
+            before: vec![false; count],
+            after: vec![false; count],
+            lonely: Vec::new(),
+            stuck: Vec::new(),
+        };
         for way in &facts.ways {
             match way.state {
                 Some(state) => graph.add(machine, state, way),
@@ -67,9 +75,11 @@ impl Graph {
                 Body::Wait | Body::Send(_) | Body::Decide(_) | Body::Choose(_) => {}
             }
         }
-        graph.lost = graph.lost.max(lost_places(machine, facts));
         if count > 0 {
             graph.walk(0, machine.pivot_at_start);
+            graph.lonely = graph.roots();
+            graph.stuck = if facts.graph_broken { Vec::new() } else { graph.without_way_out(machine, facts) };
+            graph.excuse(machine, facts);
         }
         graph
     }
@@ -96,7 +106,8 @@ impl Graph {
             spot if spot.has_message() => Message::There,
             _ => Message::Absent,
         };
-        let crosses = is_pivot && matches!(way.spot, Spot::Success | Spot::Confirm);
+        // Another way out of a pivot than its answer is a mistake; where it leads is judged as if there were none.
+        let crosses = is_pivot && way.spot != Spot::Failure;
         let edge = Edge { target: Target::Completed, message, crosses, only_before: false, at: way.at };
         match way.goes {
             Goes::State(target) => self.edges[state].push(Edge { target: Target::State(target), ..edge }),
@@ -130,7 +141,7 @@ impl Graph {
     /// Where `next` leads from here.
     fn follow(&mut self, machine: &Machine, state: StateNo, edge: Edge) {
         match &machine.states[state].next {
-            Next::State(NOWHERE) => self.lost += 1,
+            Next::State(NOWHERE) => {}
             Next::State(target) => self.edges[state].push(Edge { target: Target::State(*target), ..edge }),
             Next::End(_) => self.edges[state].push(edge),
         }
@@ -153,19 +164,13 @@ impl Graph {
         }
     }
 
-    /// States that nothing leads to. Of several that lead to each other, the first is told; as many as may be meant by
-    /// ways to unknown states are left out, for they follow from those.
-    pub fn unreachable(&self, machine: &Machine, facts: &Facts, problems: &mut Vec<Problem>) {
-        if facts.graph_broken {
-            return;
-        }
-        let lonely: BTreeSet<StateNo> = (0..machine.states.len()).filter(|state| !self.is_reached(*state)).collect();
+    /// States that nothing leads to. Of several that lead to each other, the first.
+    fn roots(&self) -> Vec<StateNo> {
+        let lonely: BTreeSet<StateNo> = (0..self.edges.len()).filter(|state| !self.is_reached(*state)).collect();
+        let is_source = |state: &StateNo| !lonely.iter().any(|other| other != state && self.leads_to(*other, *state));
+        let sources: Vec<StateNo> = lonely.iter().copied().filter(is_source).collect();
         let mut roots: Vec<StateNo> = Vec::new();
         let mut explained: BTreeSet<StateNo> = BTreeSet::new();
-        let is_root = |state: &StateNo| {
-            !lonely.iter().any(|other| other != state && self.leads_to(*other, *state))
-        };
-        let sources: Vec<StateNo> = lonely.iter().copied().filter(is_root).collect();
         for state in sources.into_iter().chain(lonely.iter().copied()) {
             if !explained.contains(&state) {
                 roots.push(state);
@@ -173,11 +178,45 @@ impl Graph {
             }
         }
         roots.sort_unstable();
-        for state in roots.into_iter().skip(self.lost) {
-            let Some((name, found)) = machine.states.get_index(state) else { continue };
-            let message = format!("no way leads to the state `{name}`");
-            let hint = "lead a transition or a `next` to it, or remove it";
-            problems.push(Problem::new("unreachable-state", found.place, message, hint));
+        roots
+    }
+
+    /// A way to a state that does not exist may have meant one that nothing leads to: as many of those as there are
+    /// such ways are taken for reached, so that what is in them is judged and that they are lonely is not told.
+    fn excuse(&mut self, machine: &Machine, facts: &Facts) {
+        let mut lost = lost_ways(machine, facts);
+        lost.extend(self.stuck.iter().map(|state| (Some(*state), false)));
+        let count = if facts.graph_broken { self.lonely.len() } else { lost.len().min(self.lonely.len()) };
+        if count == 0 {
+            return;
+        }
+        let has_pivot = machine.steps().any(|(_, step)| step.pivot);
+        for state in self.lonely.drain(..count).collect::<Vec<_>>() {
+            let from_reached = lost.iter().filter(|(from, _)| from.is_none_or(|from| self.is_reached(from)));
+            let past = from_reached.map(|(from, crosses)| match from {
+                Some(from) => *crosses || !self.is_reached_before(*from),
+                None => machine.pivot_at_start,
+            });
+            let past: BTreeSet<bool> = past.chain(facts.graph_broken.then_some(machine.pivot_at_start)).collect();
+            // Where it cannot be told on which side of the pivot it is, nothing is said of it.
+            if past.len() == 1 && !(facts.graph_broken && has_pivot) {
+                self.walk(state, past.contains(&true));
+            }
+        }
+    }
+
+    pub fn check(&self, machine: &Machine, problems: &mut Vec<Problem>) {
+        for (number, (name, state)) in machine.states.iter().enumerate() {
+            if self.lonely.contains(&number) {
+                let message = format!("no way leads to the state `{name}`");
+                let hint = "lead a transition or a `next` to it, or remove it";
+                problems.push(Problem::new("unreachable-state", state.place, message, hint));
+            }
+            if self.stuck.contains(&number) {
+                let message = format!("the state `{name}` can never be left");
+                let hint = "add an event or a timer that leads to another state, or an end";
+                problems.push(Problem::new("no-way-out", state.place, message, hint));
+            }
         }
     }
 
@@ -198,15 +237,17 @@ impl Graph {
     }
 
     /// States that wait for ever: nothing in them leads elsewhere.
-    pub fn without_way_out(&self, machine: &Machine, facts: &Facts, problems: &mut Vec<Problem>) {
+    fn without_way_out(&self, machine: &Machine, facts: &Facts) -> Vec<StateNo> {
+        let mut stuck = Vec::new();
         for (number, state) in machine.states.values().enumerate() {
-            if !matches!(state.body, Body::Wait) || facts.graph_broken {
+            if !matches!(state.body, Body::Wait) {
                 continue;
             }
+            let is_past = self.is_reached_after(number) && !self.is_reached_before(number);
             let own = facts.ways.iter().filter(|way| way.state == Some(number));
             let everywhere = facts.ways.iter().filter(|way| {
                 let handled = way.event.as_ref().is_some_and(|event| state.on.contains_key(event));
-                way.spot == Spot::TopOn && !handled && !state.past_pivot
+                way.spot == Spot::TopOn && !handled && !is_past
             });
             let leaves = |way: &Way| match way.goes {
                 Goes::State(target) => target != number,
@@ -215,20 +256,30 @@ impl Graph {
                 Goes::Stay | Goes::Ignore | Goes::Incident => false,
             };
             if !own.chain(everywhere).any(leaves) {
-                let message = format!("the state `{}` can never be left", state.name);
-                let hint = "add an event or a timer that leads to another state, or an end";
-                problems.push(Problem::new("no-way-out", state.place, message, hint));
+                stuck.push(number);
             }
         }
+        stuck
     }
 }
 
-/// How many places name a state that does not exist or could not be read.
-fn lost_places(machine: &Machine, facts: &Facts) -> usize {
+/// The ways that lead to a state that does not exist or could not be read: from where, and whether behind a pivot.
+fn lost_ways(machine: &Machine, facts: &Facts) -> Vec<(Option<StateNo>, bool)> {
     let mut places: BTreeSet<(u32, u32)> = BTreeSet::new();
+    let mut lost = Vec::new();
+    let is_pivot = |state: &State| matches!(&state.body, Body::Send(step) if step.pivot);
     for way in facts.ways.iter().filter(|way| way.goes == Goes::Nowhere) {
-        places.insert((way.at.line, way.at.column));
+        // One that is written in `defaults` is there for each step, and is one.
+        if places.insert((way.at.line, way.at.column)) {
+            let from = way.state.and_then(|state| machine.states.get_index(state));
+            let crosses = way.spot == Spot::Success && from.is_some_and(|(_, state)| is_pivot(state));
+            lost.push((way.state, crosses));
+        }
     }
-    let nexts = machine.states.values().filter(|state| state.next == Next::State(NOWHERE)).count();
-    places.len() + nexts
+    for (number, state) in machine.states.values().enumerate() {
+        if state.next == Next::State(NOWHERE) {
+            lost.push((Some(number), is_pivot(state)));
+        }
+    }
+    lost
 }

@@ -16,7 +16,8 @@ pub(super) fn check(facts: &Facts, problems: &mut Vec<Problem>) {
                 earlier.spot.key(),
                 earlier.at.line
             );
-            let hint = format!("give each transition under `{}` a `when`, or remove one of the two", earlier.spot.key());
+            let hint =
+                format!("give each transition under `{}` a `when`, or remove one of the two", earlier.spot.key());
             problems.push(Problem::new("overlapping-handlers", later.at, message, hint));
         }
     }

@@ -58,7 +58,8 @@ fn can_be_given_up(facts: &Facts, fact: &StepFact, state: &State) -> bool {
         return true;
     }
     facts.ways.iter().filter(|way| way.state == Some(fact.state)).any(|way| {
-        let leaves = matches!(way.goes, Goes::State(_) | Goes::End) || (way.goes == Goes::Fail && way.written);
+        // A `fail` out there is a mistake of its own.
+        let leaves = matches!(way.goes, Goes::State(_) | Goes::End);
         match way.spot {
             Spot::On | Spot::Timer | Spot::Timeout => (leaves || way.goes == Goes::Next) && way.written,
             // A branch or an item that fails takes the others with it.
@@ -72,7 +73,8 @@ fn way_out_of_pivot(name: &str, way: &Way, problems: &mut Vec<Problem>) {
     match way.spot {
         Spot::On | Spot::Timer if !matches!(way.goes, Goes::Stay | Goes::Ignore | Goes::Nowhere) => {
             let message = format!("while the pivot `{name}` is open, its answer is the only way out");
-            let hint = format!("here `{}` may only `stay` or `ignore`; let what follows the pivot handle it", way.spot.key());
+            let hint =
+                format!("here `{}` may only `stay` or `ignore`; let what follows the pivot handle it", way.spot.key());
             problems.push(Problem::new("pivot-way-out", way.at, message, hint));
         }
         Spot::Timeout if way.written && way.goes != Goes::Nowhere => {

@@ -29,7 +29,8 @@ pub(super) fn always(machine: &Machine, facts: &Facts, problems: &mut Vec<Proble
 /// Those that could follow from an error.
 pub(super) fn of_sound(machine: &Machine, facts: &Facts, _graph: &Graph, problems: &mut Vec<Problem>) {
     for (event, rule) in &machine.events {
-        let is_handled = facts.handlers.iter().any(|handler| handler.event == *event) || machine.starts.contains_key(event);
+        let is_handled =
+            facts.handlers.iter().any(|handler| handler.event == *event) || machine.starts.contains_key(event);
         if !is_handled {
             let message = format!("`{event}` is declared and handled nowhere");
             let hint = "handle it under `on`, or remove it from `events`";
