@@ -1,10 +1,8 @@
 //! The tests that need more than one module: one crate, so that it is linked once.
 
-mod store;
+mod cli;
 mod definitions;
 mod documents;
-mod documents;
-mod definitions;
+mod scenarios;
 mod store;
 mod tidy;
-mod scenarios;
