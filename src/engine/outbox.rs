@@ -204,10 +204,15 @@ impl Outbox {
         Some(was)
     }
 
-    /// Everything up to here is with the broker or a straggler. Forgets what lies before it.
-    pub fn cursor(&mut self) -> i64 {
+    /// Everything up to here is with the broker or a straggler.
+    pub fn peek_cursor(&self) -> i64 {
         let open = self.out.iter().find(|(_, flight)| !flight.straggler && flight.stage != Stage::Settled);
-        let cursor = open.map_or(self.reached, |(at, _)| (at.seq - 1).min(self.reached));
+        open.map_or(self.reached, |(at, _)| (at.seq - 1).min(self.reached))
+    }
+
+    /// The same; forgets what lies before it.
+    pub fn cursor(&mut self) -> i64 {
+        let cursor = self.peek_cursor();
         while let Some((at, flight)) = self.out.first_key_value()
             && at.seq <= cursor
             && flight.stage == Stage::Settled

@@ -5,4 +5,5 @@ mod definitions;
 mod documents;
 mod scenarios;
 mod store;
+mod simulate;
 mod tidy;
