@@ -1,9 +1,10 @@
 //! The tests that need more than one module: one crate, so that it is linked once.
 
 mod cli;
+mod documents;
+mod simulate;
 mod definitions;
 mod documents;
 mod scenarios;
 mod store;
-mod simulate;
 mod tidy;
