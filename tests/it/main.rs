@@ -1,3 +1,5 @@
 //! The tests that need more than one module: one crate, so that it is linked once.
 
+mod amqp;
+mod broker;
 mod tidy;
