@@ -225,7 +225,7 @@ shapes! {
     Verified {
         format: Format,
         checked: u64,
-        /// Rows that another version of the rules made: their chain is checked, not their content.
+        /// Instances with turns of another version: their chain is checked, they are not replayed.
         other_version: u64,
         broken: Vec<Broken>,
     }

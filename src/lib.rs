@@ -6,10 +6,23 @@
 pub mod api;
 pub mod config;
 pub mod saga;
+pub mod telemetry;
+
+pub mod store;
 
 pub mod engine;
 
 pub mod bus;
 
 pub mod world;
+
+pub mod scenario;
+
 pub mod demo;
+
+pub mod desk;
+pub mod http;
+
+pub mod daemon;
+
+pub mod cli;

@@ -1,3 +1,7 @@
 //! Arguments → cli → exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sagad::cli::main(std::env::args_os())
+}

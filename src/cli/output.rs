@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use serde::Serialize;
 
 use super::exit::Failure;
+use crate::engine::wall_clock;
 use crate::saga::duration::Span;
 use crate::saga::time::Timestamp;
 
@@ -123,6 +124,11 @@ impl Output {
         self.data(&text)
     }
 
+    /// An empty screen, where there is a terminal.
+    pub fn clear(&self) -> Result<(), Failure> {
+        if std::io::stdout().is_terminal() { self.data("\u{1b}[2J\u{1b}[H\n") } else { Ok(()) }
+    }
+
     /// A table that fits; nothing at all where it has no rows.
     pub fn table(&self, headers: &[&str], rows: Vec<Vec<Cell>>) -> Result<(), Failure> {
         if rows.is_empty() {
@@ -155,7 +161,9 @@ impl Output {
 /// Talk on stderr; when nobody listens there is nobody to tell.
 pub fn say(text: &str) {
     let mut err = std::io::stderr().lock();
-    drop(err.write_all(text.as_bytes()).and_then(|()| if text.ends_with('\n') { Ok(()) } else { err.write_all(b"\n") }));
+    drop(
+        err.write_all(text.as_bytes()).and_then(|()| if text.ends_with('\n') { Ok(()) } else { err.write_all(b"\n") }),
+    );
 }
 
 /// The one line, or two, of a failure.
@@ -167,13 +175,6 @@ pub fn say_failure(failure: &Failure) {
         Some(hint) => say(&format!("sagad: {}\n  {hint}", failure.message)),
         None => say(&format!("sagad: {}", failure.message)),
     }
-}
-
-/// The time of day, for relative times and for what an operator does without a daemon.
-#[expect(clippy::disallowed_methods, reason = "what is shown to a person is relative to the person's present")]
-pub fn wall_clock() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn terminal_columns() -> Option<usize> {

@@ -101,8 +101,9 @@ impl Faults {
     }
 
     /// Each `command` (`<address>.<Command>`) misbehaves in this way.
-    pub fn always(&mut self, command: &str, fault: Fault) {
+    pub fn always(mut self, command: &str, fault: Fault) -> Faults {
         self.always.insert(command.to_owned(), fault);
+        self
     }
 
     pub fn plan(&mut self, command: &Command) -> Plan {
@@ -214,8 +215,8 @@ mod tests {
 
     #[test]
     fn a_named_command_misbehaves_as_told() {
-        let mut faults = Faults::none();
-        faults.always("groups.ReserveSlot", Fault::parse("silent:2").expect("a fault"));
+        let fault = Fault::parse("silent:2").expect("a fault");
+        let mut faults = Faults::none().always("groups.ReserveSlot", fault);
         assert_eq!(faults.plan(&command(1)).handling, Handling::Never);
         assert_eq!(faults.plan(&command(1)).handling, Handling::Never);
         assert_eq!(faults.plan(&command(1)), Plan::well());

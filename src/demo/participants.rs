@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::allocate_cell::{Cells, Detainees};
 use super::command::{Answer, Command};
-use super::guarded::{Guarded, Rules};
+use super::guarded::Guarded;
 use super::join_group::{Groups, Users};
 use super::requests::Town;
 use super::slots::{Register, Slots, Stage};
@@ -45,7 +45,7 @@ const OUTCOMES: [(&str, Told); 4] = [
     ("JoinGroupAccepted", Told::Yes),
     ("JoinGroupRejected", Told::No),
     ("CellAllocated", Told::Yes),
-    ("CellAllocationRejected", Told::No),
+    ("CellAllocationRefused", Told::No),
 ];
 
 impl Participants {
@@ -334,7 +334,7 @@ mod tests {
                 (Saga::JoinGroup, true) => "JoinGroupAccepted",
                 (Saga::JoinGroup, false) => "JoinGroupRejected",
                 (Saga::AllocateCell, true) => "CellAllocated",
-                (Saga::AllocateCell, false) => "CellAllocationRejected",
+                (Saga::AllocateCell, false) => "CellAllocationRefused",
             };
             participants.tell(kind, &json!({"request": request.body["request_id"]}));
         }

@@ -53,15 +53,15 @@ impl Saga {
 impl Town {
     /// A town in which about two thirds of so many requests of each saga can be granted.
     pub fn for_requests(requests: usize) -> Town {
-        let groups = (requests / 40).max(12);
-        let users = (requests / 4).max(1);
+        let groups = (requests / 40).max(20);
+        let users = (requests / 3).max(1);
         let cells = (requests / 10).max(1);
         Town {
             groups,
             // Room for seven in ten of those who ask for a group; some of them have too many groups already.
             group_limit: (requests * 7 / 10).div_ceil(groups).max(1),
             users,
-            user_limit: 5,
+            user_limit: 4,
             cells,
             cell_capacity: 9,
             detainees: (requests * 2).max(1),

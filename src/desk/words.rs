@@ -2,6 +2,7 @@
 //! come over the socket or from the command line's own process.
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::api;
 use crate::saga::duration::Span;
@@ -24,7 +25,6 @@ pub struct Select {
     pub stuck: bool,
     pub paused: bool,
     pub settling: bool,
-    pub in_doubt: bool,
     pub older_than: Option<Span>,
     pub stuck_for: Option<Span>,
     pub all: bool,
@@ -46,16 +46,37 @@ impl Select {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Look {
     /// `after`: the last id of the page before.
-    List { select: Select, after: Option<String> },
-    Show { id: String },
-    Why { id: String },
+    List {
+        select: Select,
+        after: Option<String>,
+    },
+    Show {
+        id: String,
+    },
+    Why {
+        id: String,
+    },
     /// `GET /v1/sagas/{saga}/{key}`.
-    Process { saga: String, key: String },
-    Journal { id: String, reverse: bool },
+    Process {
+        saga: String,
+        key: String,
+    },
+    /// `after`: the number of the last turn that was seen, in the order that was asked for.
+    Journal {
+        id: String,
+        reverse: bool,
+        after: Option<u64>,
+        limit: Option<u64>,
+    },
     /// Replays journals: those selected.
-    Verify { select: Select },
+    Verify {
+        select: Select,
+    },
     Status,
-    Count { select: Select, by: Vec<CountBy> },
+    Count {
+        select: Select,
+        by: Vec<CountBy>,
+    },
     Inbox(InboxLook),
     Outbox,
     Definitions,
@@ -65,10 +86,9 @@ pub enum Look {
 pub struct InboxLook {
     /// One message, by its number.
     pub n: Option<i64>,
-    /// None of the three: all kinds.
+    /// Neither of the two: both kinds.
     pub unmatched: bool,
     pub dead: bool,
-    pub held: bool,
     pub reason: Option<String>,
     /// The message's type.
     pub kind: Option<String>,
@@ -166,6 +186,30 @@ pub struct Order {
     pub request_id: Option<String>,
     pub expect_turn: Option<u64>,
     pub dry_run: bool,
+}
+
+/// An event that a person puts on the bus.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publish {
+    pub kind: String,
+    /// `None`: a new one.
+    pub id: Option<String>,
+    pub correlation_id: Option<String>,
+    pub source: Option<String>,
+    pub headers: Map<String, Value>,
+    pub body: Value,
+    pub by: String,
+    pub reason: Option<String>,
+}
+
+/// An event that comes in beside the bus: `POST /v1/events`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Arriving {
+    pub kind: String,
+    pub id: Option<String>,
+    pub source: String,
+    pub correlation_id: Option<String>,
+    pub data: Value,
 }
 
 /// Why the desk did not do what it was asked.

@@ -37,6 +37,8 @@ pub struct Report {
     /// Messages that came without an id and cannot be told from a repetition.
     pub without_id: u64,
     pub repeated: u64,
+    /// Start events whose `when` did not hold, and others that are counted and nothing else.
+    pub counted_only: u64,
     /// Handed out and not confirmed.
     pub unconfirmed: usize,
     /// Rows older than what has been handed out wait in the database.
@@ -103,14 +105,15 @@ impl Asked {
 }
 
 pub fn channels(settings: &Settings, consumed: Consumed) -> (EngineHandle, Inflow, Outflow) {
+    let window = settings.window.max(1);
     // Twice a batch: one is being handled while the next queues up.
     let (deliveries, deliveries_in) = mpsc::channel(settings.max_batch.max(1) * 2);
     // As long as what may be unconfirmed, so that who confirms never waits for the engine, nor the engine for him.
-    let (outcomes, outcomes_in) = mpsc::channel(settings.window.max(1));
+    let (outcomes, outcomes_in) = mpsc::channel(window);
     let (requests, requests_in) = mpsc::channel(REQUESTS_LIMIT);
     let (stop, stop_in) = mpsc::channel(1);
     let (acks_out, acks) = mpsc::channel(ACKS_LIMIT);
-    let (publish_out, publish) = mpsc::channel(settings.window.max(1));
+    let (publish_out, publish) = mpsc::channel(window);
     let (consumed_out, consumed) = watch::channel(Arc::new(consumed));
     let (report_out, report) = watch::channel(Report::default());
     (
@@ -185,7 +188,7 @@ impl EngineHandle {
     /// Finish the batch, wait for confirms, end. Returns at once; join the thread to know when it is done.
     pub fn stop(&self) {
         // Full means that a stop is on its way already; closed, that it has ended.
-        drop(self.stop.try_send(()));
+        let _ = self.stop.try_send(());
     }
 
     /// The event types to be bound; changes with a reload and when the last instance of an old version has ended.

@@ -4,11 +4,28 @@
 //! Nothing calls backwards: whatever must come back (a confirm, a reconnect, an order, a due timer) enters at the
 //! front as another [`Input`]. Nothing in here but `run` reads a clock, and nothing knows AMQP or SQL.
 
+mod batch;
+mod catalog;
+mod clock;
+mod confirms;
 mod handle;
+mod intake;
+mod load;
+mod orders;
+mod outbox;
+mod run;
+mod sweep;
+mod timers;
+mod turn;
+mod verify;
 
 use std::sync::Arc;
 
+pub use batch::Engine;
+pub use catalog::{Catalog, Loaded, Saga};
 pub use handle::{Asked, Consumed, EngineGone, EngineHandle, Inflow, Outflow, Report, Request, channels};
+pub use run::{Running, start, wall_clock};
+pub use verify::{BrokenTurn, Verified, verify};
 
 use serde_json::{Map, Value};
 
@@ -19,6 +36,17 @@ use crate::saga::instance::{Marks, Status};
 use crate::saga::machine::Machine;
 use crate::saga::step::Refusal;
 use crate::saga::time::Timestamp;
+pub use crate::store::MessageRef;
+use crate::store::StoreError;
+
+/// Why the engine does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot start the engine's thread: {reason}")]
+    Thread { reason: String },
+}
 
 /// What comes in at the front.
 #[derive(Debug)]
@@ -109,31 +137,32 @@ impl BadReason {
     }
 }
 
-/// A message of a committed turn: the journal row, and its place among the row's messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MessageRef {
-    pub seq: i64,
-    pub place: u32,
-}
-
 /// What the broker said of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Published {
     Confirmed,
     /// No queue takes it.
-    Returned { reason: String },
+    Returned {
+        reason: String,
+    },
     Nacked,
     /// The connection went before it was told: it will be published again, with the same id.
     Unknown,
     /// The broker closes the channel over this very message, again and again.
-    Rejected { reason: String },
+    Rejected {
+        reason: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BusState {
     /// It consumes and publishes; `waiting` messages stood in the queue when it began.
-    Up { waiting: u64 },
-    Down { error: String },
+    Up {
+        waiting: u64,
+    },
+    Down {
+        error: String,
+    },
 }
 
 /// An order for one instance.
@@ -190,7 +219,10 @@ pub enum OrderVerdict {
     /// The same request id has acted already; nothing was done now.
     DoneBefore,
     NoSuchInstance,
-    Refused { code: Refusal, message: String },
+    Refused {
+        code: Refusal,
+        message: String,
+    },
 }
 
 /// What an input with a ticket came to, told after its commit.

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::desk::{CountBy, DeskError, InboxLook, Look, Order, Select};
+use crate::desk::{Arriving, CountBy, DeskError, InboxLook, Look, Order, Publish, Select};
 use crate::saga::duration::Span;
 use crate::saga::event::{Verb, Verdict};
 use crate::saga::incident::IncidentKind;
@@ -40,8 +40,8 @@ impl Params {
         for (name, value) in fields {
             match value {
                 Value::Null => {}
-                Value::Array(values) if normal(&name) == "id" => {
-                    params.given.extend(values.into_iter().map(|value| ("id".to_owned(), value)));
+                Value::Array(values) if matches!(normal(&name).as_str(), "id" | "status") => {
+                    params.given.extend(values.into_iter().map(|value| (normal(&name), value)));
                 }
                 value => params.given.push((normal(&name), value)),
             }
@@ -154,9 +154,11 @@ pub fn of_look(look: &Look) -> (String, Params) {
             "why"
         }
         Look::Process { saga, key } => return (format!("/v1/sagas/{}/{}", encode(saga), encode(key)), params),
-        Look::Journal { id, reverse } => {
+        Look::Journal { id, reverse, after, limit } => {
             params.add("id", Some(id.clone()));
             params.add_flag("reverse", *reverse);
+            params.add("after", *after);
+            params.add("limit", *limit);
             "journal"
         }
         Look::Verify { select } => {
@@ -193,8 +195,12 @@ pub fn to_look(verb: &str, mut params: Params) -> Result<Option<Look>, DeskError
             if params.take_flag("verify")? {
                 Look::Verify { select: take_select(&mut params)? }
             } else {
-                let reverse = params.take_flag("reverse")?;
-                Look::Journal { id: take_id(&mut params)?, reverse }
+                Look::Journal {
+                    id: take_id(&mut params)?,
+                    reverse: params.take_flag("reverse")?,
+                    after: params.take_number("after")?,
+                    limit: params.take_number("limit")?,
+                }
             }
         }
         "status" => Look::Status,
@@ -257,6 +263,55 @@ pub fn to_order(verb: &str, mut params: Params) -> Result<Option<Order>, DeskErr
     Ok(Some(order))
 }
 
+pub fn of_publish(event: &Publish) -> Params {
+    let mut params = Params::default();
+    params.add("type", Some(event.kind.clone()));
+    params.add("message_id", event.id.clone());
+    params.add("correlation_id", event.correlation_id.clone());
+    params.add("source", event.source.clone());
+    params.add("headers", Some(Value::Object(event.headers.clone())));
+    params.add("body", Some(event.body.clone()));
+    params.add("by", Some(event.by.clone()));
+    params.add("reason", event.reason.clone());
+    params
+}
+
+pub fn to_publish(mut params: Params) -> Result<Publish, DeskError> {
+    let event = Publish {
+        kind: take_type(&mut params)?,
+        id: params.take("message_id")?.or(params.take("id")?).filter(|id| !id.is_empty()),
+        correlation_id: params.take("correlation_id")?.filter(|id| !id.is_empty()),
+        source: params.take("source")?.filter(|source| !source.is_empty()),
+        headers: match params.take_value("headers") {
+            None => Map::new(),
+            Some(Value::Object(headers)) => headers,
+            Some(_) => return Err(usage("'headers' is no object".to_owned(), "give each header's name and value")),
+        },
+        body: params.take_value("body").unwrap_or_else(|| Value::Object(Map::new())),
+        by: params.take("by")?.unwrap_or_default(),
+        reason: params.take("reason")?.filter(|reason| !reason.is_empty()),
+    };
+    params.finish()?;
+    Ok(event)
+}
+
+pub fn to_event(mut params: Params) -> Result<Arriving, DeskError> {
+    let event = Arriving {
+        kind: take_type(&mut params)?,
+        id: params.take("id")?.filter(|id| !id.is_empty()),
+        source: params.take("source")?.unwrap_or_default(),
+        correlation_id: params.take("correlation_id")?.filter(|id| !id.is_empty()),
+        data: params.take_value("data").unwrap_or_else(|| Value::Object(Map::new())),
+    };
+    params.finish()?;
+    Ok(event)
+}
+
+fn take_type(params: &mut Params) -> Result<String, DeskError> {
+    let kind = params.take("type")?.filter(|kind| !kind.is_empty());
+    kind.ok_or_else(|| usage("'type' is missing".to_owned(), "name the event's type"))
+}
+
 /// `resolve --step S --as done|refused|undone [--with FILE]`.
 pub fn resolve(step: String, word: &str, with: Option<Value>) -> Result<Verb, DeskError> {
     let verdict = match (word, with) {
@@ -272,9 +327,8 @@ pub fn resolve(step: String, word: &str, with: Option<Value>) -> Result<Verb, De
 }
 
 fn take_resolve(params: &mut Params) -> Result<Verb, DeskError> {
-    let step = params
-        .take("step")?
-        .ok_or_else(|| usage("'step' is missing".to_owned(), "name the step as 'show' does"))?;
+    let step =
+        params.take("step")?.ok_or_else(|| usage("'step' is missing".to_owned(), "name the step as 'show' does"))?;
     let word = params
         .take("as")?
         .ok_or_else(|| usage("'as' is missing".to_owned(), "it is one of done, refused and undone"))?;
@@ -316,13 +370,9 @@ fn add_select(params: &mut Params, select: &Select) {
     params.add("state", select.state.clone());
     params.add("incident", select.incident.map(IncidentKind::name));
     params.add("error", select.error.clone());
-    for (name, value) in [
-        ("stuck", select.stuck),
-        ("paused", select.paused),
-        ("settling", select.settling),
-        ("in_doubt", select.in_doubt),
-        ("all", select.all),
-    ] {
+    for (name, value) in
+        [("stuck", select.stuck), ("paused", select.paused), ("settling", select.settling), ("all", select.all)]
+    {
         params.add_flag(name, value);
     }
     params.add("older_than", select.older_than.map(|span| span.to_string()));
@@ -346,7 +396,6 @@ fn take_select(params: &mut Params) -> Result<Select, DeskError> {
         stuck: params.take_flag("stuck")?,
         paused: params.take_flag("paused")?,
         settling: params.take_flag("settling")?,
-        in_doubt: params.take_flag("in_doubt")?,
         older_than: params.take_span("older_than")?,
         stuck_for: params.take_span("stuck_for")?,
         all: params.take_flag("all")?,
@@ -375,7 +424,6 @@ fn add_inbox(params: &mut Params, inbox: &InboxLook) {
     params.add("n", inbox.n);
     params.add_flag("unmatched", inbox.unmatched);
     params.add_flag("dead", inbox.dead);
-    params.add_flag("held", inbox.held);
     params.add("reason", inbox.reason.clone());
     params.add("type", inbox.kind.clone());
     params.add("older_than", inbox.older_than.map(|span| span.to_string()));
@@ -387,7 +435,6 @@ fn take_inbox(params: &mut Params) -> Result<InboxLook, DeskError> {
         n: params.take_number("n")?,
         unmatched: params.take_flag("unmatched")?,
         dead: params.take_flag("dead")?,
-        held: params.take_flag("held")?,
         reason: params.take("reason")?,
         kind: params.take("type")?,
         older_than: params.take_span("older_than")?,
@@ -450,7 +497,6 @@ mod tests {
             stuck: true,
             paused: true,
             settling: true,
-            in_doubt: true,
             older_than: Some(Span::from_secs(90)),
             stuck_for: Some(Span::from_secs(3)),
             all: true,
@@ -465,7 +511,7 @@ mod tests {
             Look::List { select: everything(), after: Some("0192".into()) },
             Look::Show { id: "join-group/a b".into() },
             Look::Why { id: "x".into() },
-            Look::Journal { id: "x".into(), reverse: true },
+            Look::Journal { id: "x".into(), reverse: true, after: Some(7), limit: Some(9) },
             Look::Verify { select: everything() },
             Look::Status,
             Look::Count { select: everything(), by: vec![CountBy::State, CountBy::Saga] },
@@ -512,7 +558,8 @@ mod tests {
         assert_eq!(order.expect_turn, Some(3));
         let error = to_look("list", Params::of_query("sagga=x").unwrap()).unwrap_err();
         assert!(error.to_string().contains("sagga"), "{error}");
-        for (verb, query) in [("list", "status=runing"), ("list", "limit=many"), ("list", "older-than=5"), ("show", "")] {
+        for (verb, query) in [("list", "status=runing"), ("list", "limit=many"), ("list", "older-than=5"), ("show", "")]
+        {
             let error = to_look(verb, Params::of_query(query).unwrap()).unwrap_err();
             assert_eq!(error.code(), "usage", "{query}");
         }

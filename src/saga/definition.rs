@@ -183,7 +183,7 @@ impl Scalar {
     }
 
     fn columns_of(&self, part: &Range<usize>, whole: Place, source: &str) -> Option<Place> {
-        if whole.line != whole.end_line || self.style == Style::Block {
+        if whole.line != whole.end_line || self.style == Style::Block || self.text.is_empty() {
             return None;
         }
         let written = source.get(self.bytes.clone())?;

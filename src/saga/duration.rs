@@ -129,7 +129,8 @@ fn hint(text: &str) -> String {
 fn clock_like(text: &str) -> Option<String> {
     let parts: Vec<u64> = text.split(':').map(|part| part.parse().ok()).collect::<Option<_>>()?;
     let spelled = |amounts: &[u64], units: &[&str]| -> String {
-        amounts.iter().zip(units).filter(|(amount, _)| **amount > 0).map(|(amount, unit)| format!("{amount}{unit}")).collect()
+        let parts = amounts.iter().zip(units).filter(|(amount, _)| **amount > 0);
+        parts.flat_map(|(amount, unit)| [amount.to_string(), (*unit).to_owned()]).collect()
     };
     if parts.iter().all(|part| *part == 0) {
         return None;

@@ -120,6 +120,23 @@ pub enum Verdict {
     Undone,
 }
 
+impl Input {
+    /// In a few words, for a person.
+    pub fn describe(&self) -> String {
+        match self {
+            Input::Start(message) => format!("start by {}", message.kind),
+            Input::Event(message) => format!("event {}", message.kind),
+            Input::Answer { message, .. } => format!("answer {}", message.kind),
+            Input::Timer { serial } => format!("timer {serial}"),
+            Input::Confirmed(_) => "confirm".to_owned(),
+            Input::Returned { reason, .. } => format!("returned: {reason}"),
+            Input::Order(order) => format!("order {} by {}", order.verb.name(), order.by),
+            Input::Fault { fault, .. } => format!("fault {}: {}", fault.kind, fault.error),
+            Input::Stalled => "sweep".to_owned(),
+        }
+    }
+}
+
 impl Verb {
     pub fn name(&self) -> &'static str {
         match self {

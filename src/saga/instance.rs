@@ -273,6 +273,9 @@ pub struct Undo {
     /// The last one that went out was refused: sent again, it is a new command.
     #[serde(default, skip_serializing_if = "is_false")]
     pub refused: bool,
+    /// Sent when its turn came on the undo list, not beside the path or once more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub in_turn: bool,
     /// To be sent once more when the open one is answered.
     #[serde(default, skip_serializing_if = "is_false")]
     pub again: bool,

@@ -480,7 +480,10 @@ mod tests {
             assert!(matches!(read(text), Err(BodyError::NotJson(_))), "{text:?}: {:?}", read(text));
         }
         assert!(matches!(parse(b"\"\xff\"", &Limits::default()), Err(BodyError::NotJson(_))));
-        assert_eq!(read("[1,\n 2 3]").unwrap_err().to_string(), "not JSON: line 2 column 4: expected ',' or ']', found '3'");
+        assert_eq!(
+            read("[1,\n 2 3]").unwrap_err().to_string(),
+            "not JSON: line 2 column 4: expected ',' or ']', found '3'"
+        );
     }
 
     #[test]
@@ -509,10 +512,7 @@ mod tests {
 
     #[test]
     fn no_field_name_has_a_meaning_of_its_own() {
-        for text in [
-            r#"{"$serde_json::private::Number":"abc"}"#,
-            r#"{"$serde_json::private::RawValue":"[[1,2]]"}"#,
-        ] {
+        for text in [r#"{"$serde_json::private::Number":"abc"}"#, r#"{"$serde_json::private::RawValue":"[[1,2]]"}"#] {
             assert_eq!(value(text).to_string(), text);
         }
     }
@@ -521,7 +521,9 @@ mod tests {
     fn values_are_compared_by_what_they_mean() {
         assert!(equal(&value(r#"{"a":1,"b":[2.0]}"#), &value(r#"{"b":[2],"a":1.0}"#)));
         assert!(equal(&value("1e2"), &value("100")));
-        for (left, right) in [("1", "\"1\""), ("null", "false"), ("[]", "{}"), ("[1]", "[1,1]"), ("{\"a\":1}", "{\"b\":1}")] {
+        for (left, right) in
+            [("1", "\"1\""), ("null", "false"), ("[]", "{}"), ("[1]", "[1,1]"), ("{\"a\":1}", "{\"b\":1}")]
+        {
             assert!(!equal(&value(left), &value(right)), "{left} {right}");
         }
     }

@@ -1,6 +1,8 @@
 //! What a saga is and what it does next. Pure: no clock, no randomness, no logging, no I/O, no async.
 
+pub mod compile;
 pub mod answer;
+pub mod correlate;
 pub mod definition;
 pub mod diagnostic;
 pub mod duration;
@@ -12,6 +14,7 @@ pub mod ids;
 pub mod incident;
 pub mod instance;
 pub mod json;
+pub mod lint;
 pub mod machine;
 pub mod number;
 pub mod order;

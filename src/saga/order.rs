@@ -258,6 +258,9 @@ impl<'a> Walk<'a> {
         let step = self.step_mut(index);
         step.kept = true;
         step.effect = StepEffect::Done;
+        if let Some(undo) = &mut step.undo {
+            undo.phase = UndoPhase::Skipped;
+        }
         self.stop_undo_timers(index);
         self.go_on_back().map(|()| Outcome::Moved)
     }
@@ -350,6 +353,9 @@ impl<'a> Walk<'a> {
     }
 
     fn order_set(&mut self, values: &[(Vec<String>, Value)]) -> Result<Outcome> {
+        if self.it.status.is_end() && !self.it.is_settling() {
+            return Ok(conflict(format!("it is {} already", self.it.status.name())));
+        }
         for (path, value) in values {
             if let Err(error) = self.store(path, value.clone()) {
                 return Ok(conflict(error));
@@ -440,6 +446,12 @@ impl<'a> Walk<'a> {
         self.close_state();
         for step in &mut self.it.steps {
             step.open = false;
+            if step.effect == StepEffect::Undoing {
+                step.effect = StepEffect::InDoubt;
+                if let Some(undo) = &mut step.undo {
+                    undo.phase = UndoPhase::Skipped;
+                }
+            }
         }
         self.it.timers.clear();
         self.it.incidents.clear();

@@ -113,7 +113,8 @@ fn offset_ms(text: &str) -> Option<i64> {
         [b'-', _, _, b':', _, _] => -1,
         _ => return None,
     };
-    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<i64>().ok()).flatten();
+    let number =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<i64>().ok()).flatten();
     let (hours, minutes) = (number(&text[1..3])?, number(&text[4..6])?);
     (hours < 24 && minutes < 60).then_some(sign * (hours * 60 + minutes) * 60_000)
 }

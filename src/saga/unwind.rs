@@ -67,6 +67,7 @@ impl<'a> Walk<'a> {
             attempt: 0,
             tries: 0,
             refused: false,
+            in_turn: false,
             again: false,
             sent_at: None,
         });
@@ -87,12 +88,22 @@ impl<'a> Walk<'a> {
             undo.question += 1;
             undo.attempt = 1;
             undo.tries = 1;
+            undo.in_turn = false;
             undo.again = false;
             undo.refused = false;
             undo.sent_at = Some(at);
         }
         self.stop_undo_timers(index);
         self.send_undo(index)
+    }
+
+    /// Sends the undo whose turn it is: what comes before it on the list waits.
+    fn start_undo_in_turn(&mut self, index: u32) -> Result<()> {
+        self.start_undo(index)?;
+        if let Some(undo) = &mut self.step_mut(index).undo {
+            undo.in_turn = true;
+        }
+        Ok(())
     }
 
     /// The same undo command once more.
@@ -192,11 +203,12 @@ impl<'a> Walk<'a> {
         for index in (0..u32::try_from(self.it.steps.len()).unwrap_or(u32::MAX)).rev() {
             match self.progress(index) {
                 Progress::Settled => {}
+                Progress::Needed if self.waits_for_another(index) => return Ok(()),
                 Progress::Waiting | Progress::Needed if !self.step(index).part.is_whole() => {
                     return self.unwind_parts(index);
                 }
                 Progress::Waiting => return Ok(()),
-                Progress::Needed => return self.start_undo(index),
+                Progress::Needed => return self.start_undo_in_turn(index),
             }
         }
         if self.it.incident_of(IncidentKind::LateSuccess).is_some() {
@@ -225,11 +237,22 @@ impl<'a> Walk<'a> {
         }
         for index in together {
             if open < at_once && self.progress(index) == Progress::Needed {
-                self.start_undo(index)?;
+                self.start_undo_in_turn(index)?;
                 open += 1;
             }
         }
         Ok(())
+    }
+
+    /// An undo whose turn it is stands open, for a step that was not sent together with this one.
+    fn waits_for_another(&self, index: u32) -> bool {
+        let entry = self.step(index).entry;
+        let together = !self.step(index).part.is_whole();
+        self.it.steps.iter().any(|step| {
+            step.effect == StepEffect::Undoing
+                && step.undo.as_ref().is_some_and(|undo| undo.in_turn)
+                && !(together && step.entry == entry)
+        })
     }
 
     fn progress(&self, index: u32) -> Progress {

@@ -1,9 +1,25 @@
 //! A virtual clock and a local broker, in which demo, tests and scenarios run the real engine: the same two channels
 //! as AMQP, no threads, no sleeping, no chance but what a caller seeds. Nothing here decides anything about sagas.
 
+mod broker;
+mod fate;
+mod run;
+
 use serde_json::{Map, Value};
 
+pub use fate::{Calm, Carriage, Fate, Point, Verdict};
+pub use run::{Seen, Setup, Step, World, WorldError};
+
 use crate::saga::time::Timestamp;
+
+/// What the broker does with a command that no participant's queue takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unclaimed {
+    /// As on the wire: it is returned.
+    Return,
+    /// Somebody outside of the world has it: a scenario, which answers in its own time.
+    Take,
+}
 
 /// A message as a participant gets it from its queue.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,4 +2,8 @@
 
 mod amqp;
 mod broker;
+mod documents;
+mod definitions;
+mod store;
 mod tidy;
+mod scenarios;

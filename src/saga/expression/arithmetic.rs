@@ -95,7 +95,9 @@ pub(super) fn compare<'a>(work: &mut Work<'a>, left: &Val<'a>, right: &Val<'a>) 
             work.charge_bytes(left.as_str().len().min(right.as_str().len()))?;
             Ok(left.as_str().cmp(right.as_str()))
         }
-        _ => failed(format!("cannot compare {} with {}{}", left.type_name(), right.type_name(), time_help(left, right))),
+        _ => {
+            failed(format!("cannot compare {} with {}{}", left.type_name(), right.type_name(), time_help(left, right)))
+        }
     }
 }
 
@@ -113,8 +115,10 @@ fn contains<'a>(work: &mut Work<'a>, needle: &Val<'a>, hay: &Val<'a>) -> Outcome
             }
             Ok(false)
         }
-        None if matches!(hay, Val::Text(_)) => failed("'in' looks into lists and objects; for texts there is contains()"),
-        None => failed(format!("'in' looks into lists and objects, not into {}", hay.type_name())),
+        None if matches!(hay, Val::Text(_)) => {
+            failed("'in' looks into lists and objects; for texts there is contains()")
+        }
+        None => failed(format!("'in' looks into lists and objects, not into {}", hay.described())),
     }
 }
 
@@ -147,7 +151,9 @@ fn subtract<'a>(left: &Val<'a>, right: &Val<'a>) -> Outcome<Val<'a>> {
         (Val::Time(left), Val::Time(right)) => span(left.as_ms().checked_sub(right.as_ms())),
         (Val::Time(time), Val::Span(ms)) => moved(*time, ms.checked_neg()),
         (Val::Span(left), Val::Span(right)) => span(left.checked_sub(*right)),
-        _ => failed(format!("cannot subtract {} from {}{}", right.type_name(), left.type_name(), time_help(left, right))),
+        _ => {
+            failed(format!("cannot subtract {} from {}{}", right.type_name(), left.type_name(), time_help(left, right)))
+        }
     }
 }
 
@@ -182,7 +188,7 @@ fn remainder<'a>(left: &Val<'a>, right: &Val<'a>) -> Outcome<Val<'a>> {
             Some(rest) => Ok(Val::Int(rest)),
             None => failed("the number leaves 64 bits"),
         },
-        _ => failed(format!("% needs two integers, not {} and {}", left.type_name(), right.type_name())),
+        _ => failed(format!("% needs two integers, not {} and {}", left.described(), right.described())),
     }
 }
 
@@ -193,7 +199,7 @@ pub(super) fn negate<'a>(value: &Val<'a>) -> Outcome<Val<'a>> {
             None => failed("the number leaves 64 bits"),
         },
         Some(Num::Double(value)) => Ok(Val::Double(-value)),
-        None => failed(format!("'-' needs a number, not {}", value.type_name())),
+        None => failed(format!("'-' needs a number, not {}", value.described())),
     }
 }
 
@@ -205,7 +211,9 @@ fn numbers<'a>(
 ) -> Outcome<Val<'a>> {
     let (Some(left), Some(right)) = (left.num()?, right.num()?) else { return failed("numbers are needed here") };
     if let (Num::Int(left), Num::Int(right)) = (left, right) {
-        return integers(left, right).map(Val::Int).ok_or_else(|| Fault::Failed("the number leaves 64 bits".to_owned()));
+        return integers(left, right)
+            .map(Val::Int)
+            .ok_or_else(|| Fault::Failed("the number leaves 64 bits".to_owned()));
     }
     Val::of_double(doubles(as_double(left), as_double(right)))
 }

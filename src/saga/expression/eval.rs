@@ -28,25 +28,16 @@ impl<'a> Work<'a> {
     }
 
     pub fn charge(&mut self, steps: usize) -> Outcome<()> {
-        match self.steps_left.checked_sub(steps) {
-            Some(left) => {
-                self.steps_left = left;
-                Ok(())
-            }
-            None => {
-                self.steps_left = 0;
-                Err(Fault::Exhausted(format!("the expression takes more than {STEPS} steps")))
-            }
+        let left = self.steps_left.checked_sub(steps);
+        self.steps_left = left.unwrap_or(0);
+        match left {
+            Some(_) => Ok(()),
+            None => Err(Fault::Exhausted(format!("the expression takes more than {STEPS} steps"))),
         }
     }
 
     pub fn charge_bytes(&mut self, bytes: usize) -> Outcome<()> {
         self.charge(bytes / BYTES_PER_STEP)
-    }
-
-    pub fn charge_matching(&mut self, bytes: usize, steps_per_byte: u32) -> Outcome<()> {
-        let factor = usize::try_from(steps_per_byte).unwrap_or(usize::MAX);
-        self.charge_bytes(bytes.saturating_mul(factor))
     }
 
     /// A field of an object; looking for it in one that the expression made takes as long as that has fields.
@@ -74,7 +65,7 @@ impl<'a> Work<'a> {
             Node::Or(nodes) => self.decide(nodes, true, "||"),
             Node::Not(inner) => match self.eval(inner)? {
                 Val::Bool(truth) => Ok(Val::Bool(!truth)),
-                other => failed(format!("'!' needs true or false, not {}", other.type_name())),
+                other => failed(format!("'!' needs true or false, not {}", other.described())),
             },
             Node::Negate(inner) => {
                 let value = self.eval(inner)?;
@@ -83,7 +74,7 @@ impl<'a> Work<'a> {
             Node::Conditional { condition, yes, no } => match self.eval(condition)? {
                 Val::Bool(true) => self.eval(yes),
                 Val::Bool(false) => self.eval(no),
-                other => failed(format!("the condition before '?' is {}, not true or false", other.type_name())),
+                other => failed(format!("the condition before '?' is {}, not true or false", other.described())),
             },
             Node::Index { operand, index } => self.index(operand, index),
             Node::Time(inner) => Ok(match self.eval(inner)? {
@@ -143,7 +134,7 @@ impl<'a> Work<'a> {
         let index = self.eval(index)?;
         if value.is_object() {
             let Some(name) = index.field_name() else {
-                return failed(format!("a field has a text or an integer as its name, not {}", index.type_name()));
+                return failed(format!("a field has a text or an integer as its name, not {}", index.described()));
             };
             return match self.field(&value, &name)? {
                 Some(found) => Ok(found),
@@ -152,7 +143,7 @@ impl<'a> Work<'a> {
         }
         let Some(items) = value.sequence() else {
             let what = operand.path().unwrap_or_else(|| "the value".to_owned());
-            return Err(Fault::Missing(format!("{what} is {}: it has no elements", value.type_name())));
+            return Err(Fault::Missing(format!("{what} is {}: it has no elements", value.described())));
         };
         match index.num()? {
             Some(super::value::Num::Int(number)) => {
@@ -161,7 +152,7 @@ impl<'a> Work<'a> {
                     Fault::Missing(format!("no element {number} in {what}, which has {}", items.len()))
                 })
             }
-            _ => failed(format!("a list has integers as its index, not {}", index.type_name())),
+            _ => failed(format!("a list has integers as its index, not {}", index.described())),
         }
     }
 
@@ -191,7 +182,7 @@ impl<'a> Work<'a> {
     fn truth(&mut self, node: &'a Node, message: impl Fn(&str) -> String) -> Outcome<bool> {
         match self.eval(node)? {
             Val::Bool(truth) => Ok(truth),
-            other => failed(message(other.type_name())),
+            other => failed(message(&other.described())),
         }
     }
 
@@ -203,7 +194,10 @@ impl<'a> Work<'a> {
                 other => match other.field_name() {
                     Some(name) => Text::Made(name.as_ref().into()),
                     None => {
-                        return failed(format!("a field has a text or an integer as its name, not {}", other.type_name()));
+                        return failed(format!(
+                            "a field has a text or an integer as its name, not {}",
+                            other.described()
+                        ));
                     }
                 },
             };
@@ -224,7 +218,7 @@ impl<'a> Work<'a> {
         }
         let Some(items) = over.sequence() else {
             let what = inner.over.path().unwrap_or_else(|| "the value".to_owned());
-            return failed(format!("{what} is {}, not a list", over.type_name()));
+            return failed(format!("{what} is {}, not a list", over.described()));
         };
         self.locals.truncate(inner.slot);
         self.locals.push(Val::Null);
@@ -291,8 +285,8 @@ fn missing_field(operand: &Node, value: &Val<'_>, field: &str) -> Fault {
     let what = operand.path();
     let message = match (what, value.is_object()) {
         (Some(what), true) => format!("no field '{field}' in {what}"),
-        (Some(what), false) => format!("no field '{field}' in {what}, which is {}", value.type_name()),
-        (None, _) => format!("no field '{field}' in {}", value.type_name()),
+        (Some(what), false) => format!("no field '{field}' in {what}, which is {}", value.described()),
+        (None, _) => format!("no field '{field}' in {}", value.described()),
     };
     Fault::Missing(message)
 }

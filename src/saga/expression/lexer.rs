@@ -100,8 +100,12 @@ impl<'s> Lexer<'s> {
             '&' => "write && for 'and'".to_owned(),
             '|' => "write || for 'or'".to_owned(),
             '$' => "inside an expression names stand without ${ }".to_owned(),
-            '`' | '‘' | '’' | '“' | '”' | '„' => "a text stands in straight quotes: \"text\" or 'text'".to_owned(),
-            c if c.is_alphabetic() => "names have letters from a to z; other fields are read with event[\"größe\"]".to_owned(),
+            '`' | '‘' | '’' | '“' | '”' | '„' => {
+                "a text stands in straight quotes: \"text\" or 'text'".to_owned()
+            }
+            c if c.is_alphabetic() => {
+                "names have letters from a to z; other fields are read with event[\"größe\"]".to_owned()
+            }
             _ => "operators are + - * / % == != < <= > >= && || ! ? : in".to_owned(),
         };
         Err(self.error(start, format!("unexpected {c:?}"), hint))
@@ -194,7 +198,11 @@ impl<'s> Lexer<'s> {
                 return Err(self.error(start, "the text has no end", format!("close it with {end}")));
             };
             if matches!(c, '\n' | '\r') && end.len() == 1 {
-                return Err(self.error(start, "the text has no end on its line", format!("close it with {end}, or write \\n for a new line")));
+                return Err(self.error(
+                    start,
+                    "the text has no end on its line",
+                    format!("close it with {end}, or write \\n for a new line"),
+                ));
             }
             self.at += c.len_utf8();
             if c == '\\' && matches!(escapes, Escapes::Read) {

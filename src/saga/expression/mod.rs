@@ -5,6 +5,7 @@
 //! whose examples are run as tests.
 
 mod arithmetic;
+mod calls;
 mod eval;
 mod functions;
 mod lexer;
@@ -13,7 +14,6 @@ mod room;
 mod scope;
 mod tree;
 mod value;
-
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,10 +26,12 @@ use tree::Node;
 use value::{Fault, Val};
 
 #[cfg(test)]
+mod oracle;
+#[cfg(test)]
 mod tests;
 
-pub use scope::{Scope, Variable, closest};
 pub(super) use room::Room;
+pub use scope::{Scope, Variable, closest};
 
 /// What is wrong with an expression as it is written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,7 +109,10 @@ impl Expression {
             hint: hint.to_owned(),
         };
         if text[start..].trim_start().starts_with('}') {
-            return Err(braces("there is no expression in '${}'", "write what is meant between the braces, or $${} for the text"));
+            return Err(braces(
+                "there is no expression in '${}'",
+                "write what is meant between the braces, or $${} for the text",
+            ));
         }
         if text[start..].trim().is_empty() {
             return Err(braces("'${' is not closed", "write } at its end, or $${ for the text"));
@@ -145,7 +150,7 @@ impl Expression {
     pub fn holds(&self, env: &Env<'_>) -> Result<bool, EvalError> {
         match self.value(env)? {
             Val::Bool(truth) => Ok(truth),
-            other => Err(EvalError { message: format!("the condition is {}, not true or false", other.type_name()) }),
+            other => Err(EvalError { message: format!("the condition is {}, not true or false", other.described()) }),
         }
     }
 

@@ -4,12 +4,10 @@
 
 use std::ops::Range;
 
-use super::functions::{self, Function};
 use super::lexer::{Lexer, Token};
 use super::scope::{FAILURE_FIELDS, Scope, closest};
-use super::tree::{Literal, Macro, MacroKind, Node, Operator};
-use super::{ExpressionError, Read, Span};
-use crate::saga::time::Timestamp;
+use super::tree::{Literal, Node, Operator};
+use super::{ExpressionError, Read};
 
 /// Parsing and evaluation are recursive: this bounds the stack. Nobody reads an expression half as deep.
 const DEPTH_LIMIT: usize = 64;
@@ -17,7 +15,7 @@ const DEPTH_LIMIT: usize = 64;
 /// An expression longer than this belongs into a service.
 const LENGTH_LIMIT: usize = 16 * 1024;
 
-type Parse<T> = Result<T, ExpressionError>;
+pub(super) type Parse<T> = Result<T, ExpressionError>;
 
 /// A parsed expression, and where it ends.
 pub(super) struct Parsed {
@@ -32,7 +30,18 @@ pub(super) struct Parsed {
 pub(super) fn parse(text: &str, from: usize, scope: &Scope) -> Parse<Parsed> {
     let mut lexer = Lexer::new(text, from);
     let (token, at) = lexer.next()?;
-    let mut parser = Parser { lexer, text, from, token, at, scope, locals: Vec::new(), reads: Vec::new(), tested: Vec::new(), nesting: 0 };
+    let mut parser = Parser {
+        lexer,
+        text,
+        from,
+        token,
+        at,
+        scope,
+        locals: Vec::new(),
+        reads: Vec::new(),
+        tested: Vec::new(),
+        nesting: 0,
+    };
     let part = parser.expression()?;
     let mut reads = parser.reads;
     for read in &mut reads {
@@ -42,27 +51,38 @@ pub(super) fn parse(text: &str, from: usize, scope: &Scope) -> Parse<Parsed> {
 }
 
 /// A piece of the tree while it grows.
-struct Part {
-    node: Node,
+pub(super) struct Part {
+    pub node: Node,
     /// Height of the tree, for the limit.
-    depth: usize,
-    at: Range<usize>,
+    pub depth: usize,
+    pub at: Range<usize>,
     /// The entry in `reads` that a further field would extend.
-    read: Option<usize>,
+    pub read: Option<usize>,
 }
 
-struct Parser<'s> {
+impl Part {
+    /// A node above others of that height.
+    pub fn new(node: Node, below: usize, at: Range<usize>) -> Parse<Self> {
+        let depth = below + 1;
+        if depth > DEPTH_LIMIT {
+            return Err(too_deep(at));
+        }
+        Ok(Self { node, depth, at, read: None })
+    }
+}
+
+pub(super) struct Parser<'s> {
     lexer: Lexer<'s>,
-    text: &'s str,
+    pub(super) text: &'s str,
     from: usize,
     token: Token,
     at: Range<usize>,
     scope: &'s Scope,
     /// Names of the variables of enclosing macros, the outermost first.
-    locals: Vec<String>,
-    reads: Vec<Read>,
+    pub(super) locals: Vec<String>,
+    pub(super) reads: Vec<Read>,
     /// What `has()` asks for.
-    tested: Vec<Vec<String>>,
+    pub(super) tested: Vec<Vec<String>>,
     nesting: usize,
 }
 
@@ -70,7 +90,7 @@ impl Parser<'_> {
     // --- Tokens
 
     /// The current token and its place; the next one becomes current.
-    fn advance(&mut self) -> Parse<(Token, Range<usize>)> {
+    pub(super) fn advance(&mut self) -> Parse<(Token, Range<usize>)> {
         let (token, at) = self.lexer.next()?;
         if at.end - self.from > LENGTH_LIMIT {
             return Err(error(at, "the expression is too long", format!("at most {LENGTH_LIMIT} bytes")));
@@ -78,11 +98,11 @@ impl Parser<'_> {
         Ok((std::mem::replace(&mut self.token, token), std::mem::replace(&mut self.at, at)))
     }
 
-    fn is(&self, symbol: &str) -> bool {
+    pub(super) fn is(&self, symbol: &str) -> bool {
         matches!(self.token, Token::Symbol(found) if found == symbol)
     }
 
-    fn take(&mut self, symbol: &str) -> Parse<bool> {
+    pub(super) fn take(&mut self, symbol: &str) -> Parse<bool> {
         let found = self.is(symbol);
         if found {
             self.advance()?;
@@ -90,7 +110,7 @@ impl Parser<'_> {
         Ok(found)
     }
 
-    fn expect(&mut self, symbol: &str, why: &str) -> Parse<Range<usize>> {
+    pub(super) fn expect(&mut self, symbol: &str, why: &str) -> Parse<Range<usize>> {
         if !self.is(symbol) {
             return Err(self.unexpected(&format!("'{symbol}' {why}")));
         }
@@ -101,24 +121,12 @@ impl Parser<'_> {
         unexpected(self.text, &self.token, &self.at, wanted)
     }
 
-    fn part(&self, node: Node, below: usize, at: Range<usize>) -> Parse<Part> {
-        let depth = below + 1;
-        if depth > DEPTH_LIMIT {
-            return Err(self.too_deep(at));
-        }
-        Ok(Part { node, depth, at, read: None })
-    }
-
-    fn too_deep(&self, at: Range<usize>) -> ExpressionError {
-        error(at, "the expression is nested too deeply", format!("at most {DEPTH_LIMIT} operations inside one another"))
-    }
-
     // --- Grammar, from what binds loosest
 
-    fn expression(&mut self) -> Parse<Part> {
+    pub(super) fn expression(&mut self) -> Parse<Part> {
         self.nesting += 1;
         if self.nesting > DEPTH_LIMIT {
-            return Err(self.too_deep(self.at.clone()));
+            return Err(too_deep(self.at.clone()));
         }
         let condition = self.or()?;
         let part = if self.take("?")? {
@@ -128,7 +136,7 @@ impl Parser<'_> {
             let below = condition.depth.max(yes.depth).max(no.depth);
             let at = condition.at.start..no.at.end;
             let node = Node::Conditional { condition: boxed(condition), yes: boxed(yes), no: boxed(no) };
-            self.part(node, below, at)?
+            Part::new(node, below, at)?
         } else {
             condition
         };
@@ -147,7 +155,13 @@ impl Parser<'_> {
     }
 
     /// `a && b && c` is one node, however long.
-    fn chain(&mut self, first: Part, symbol: &str, next: fn(&mut Self) -> Parse<Part>, node: fn(Vec<Node>) -> Node) -> Parse<Part> {
+    fn chain(
+        &mut self,
+        first: Part,
+        symbol: &str,
+        next: fn(&mut Self) -> Parse<Part>,
+        node: fn(Vec<Node>) -> Node,
+    ) -> Parse<Part> {
         if !self.is(symbol) {
             return Ok(first);
         }
@@ -159,7 +173,7 @@ impl Parser<'_> {
             at.end = part.at.end;
             nodes.push(part.node);
         }
-        self.part(node(nodes), below, at)
+        Part::new(node(nodes), below, at)
     }
 
     /// Comparisons, sums and products: left to right, the tighter first.
@@ -173,7 +187,7 @@ impl Parser<'_> {
             self.advance()?;
             let right = self.binary(binding + 1)?;
             let (below, at) = (left.depth.max(right.depth), left.at.start..right.at.end);
-            left = self.part(Node::Binary { operator, left: boxed(left), right: boxed(right) }, below, at)?;
+            left = Part::new(Node::Binary { operator, left: boxed(left), right: boxed(right) }, below, at)?;
         }
     }
 
@@ -187,7 +201,7 @@ impl Parser<'_> {
                 // The lowest integer has no positive counterpart: sign and digits are read together.
                 if let Token::Int(digits) = self.token {
                     let (_, digits_at) = self.advance()?;
-                    break Some(self.integer(0i64.checked_sub_unsigned(digits), at.start..digits_at.end)?);
+                    break Some(integer(0i64.checked_sub_unsigned(digits), at.start..digits_at.end)?);
                 }
                 prefixes.push((Node::Negate as fn(Box<Node>) -> Node, at));
             } else {
@@ -201,7 +215,7 @@ impl Parser<'_> {
         let mut part = self.postfix(first)?;
         for (wrap, at) in prefixes.into_iter().rev() {
             let (below, at) = (part.depth, at.start..part.at.end);
-            part = self.part(wrap(boxed(part)), below, at)?;
+            part = Part::new(wrap(boxed(part)), below, at)?;
         }
         Ok(part)
     }
@@ -218,7 +232,7 @@ impl Parser<'_> {
                     Node::Literal(Literal::Text(field)) => self.select(part, field, index.at.start..end)?,
                     node => {
                         let (below, at) = (part.depth.max(index.depth), part.at.start..end);
-                        self.part(Node::Index { operand: boxed(part), index: Box::new(node) }, below, at)?
+                        Part::new(Node::Index { operand: boxed(part), index: Box::new(node) }, below, at)?
                     }
                 };
             } else {
@@ -254,13 +268,13 @@ impl Parser<'_> {
         let (below, at) = (operand.depth, operand.at.start..field_at.end);
         let node = Node::Select { operand: boxed(operand), field };
         let node = if time { Node::Time(Box::new(node)) } else { node };
-        Ok(Part { read, ..self.part(node, below, at)? })
+        Ok(Part { read, ..Part::new(node, below, at)? })
     }
 
     fn primary(&mut self) -> Parse<Part> {
         let (token, at) = self.advance()?;
         let literal = match token {
-            Token::Int(digits) => return self.integer(i64::try_from(digits).ok(), at),
+            Token::Int(digits) => return integer(i64::try_from(digits).ok(), at),
             Token::Double(value) => Literal::of_double(value),
             Token::Text(text) => Literal::Text(text),
             Token::Symbol("true") => Literal::Bool(true),
@@ -276,19 +290,12 @@ impl Parser<'_> {
             Token::Symbol("{") => return self.map(at.start),
             token => return Err(unexpected(self.text, &token, &at, "a value")),
         };
-        self.part(Node::Literal(literal), 0, at)
-    }
-
-    fn integer(&self, value: Option<i64>, at: Range<usize>) -> Parse<Part> {
-        match value {
-            Some(value) => self.part(Node::Literal(Literal::Int(value)), 0, at),
-            None => Err(error(at, "the number leaves 64 bits", "numbers go from -9223372036854775808 to 9223372036854775807")),
-        }
+        Part::new(Node::Literal(literal), 0, at)
     }
 
     fn name(&mut self, name: String, at: Range<usize>) -> Parse<Part> {
         if let Some(slot) = self.locals.iter().rposition(|local| *local == name) {
-            return self.part(Node::Local { slot, name }, 0, at);
+            return Part::new(Node::Local { slot, name }, 0, at);
         }
         let Some(variable) = self.scope.find(&name) else {
             let (message, hint) = self.scope.unknown(&name, &self.locals);
@@ -297,14 +304,15 @@ impl Parser<'_> {
         };
         let read = Some(self.reads.len());
         self.reads.push(Read { path: vec![name.clone()], guarded: false, at: at.clone() });
-        Ok(Part { read, ..self.part(Node::Variable { variable, name }, 0, at)? })
+        Ok(Part { read, ..Part::new(Node::Variable { variable, name }, 0, at)? })
     }
 
     /// `event.order-id` is a difference; what was meant is told.
     fn hyphen_hint(&self, at: &Range<usize>) -> Option<String> {
         let before = self.text[..at.start].strip_suffix('-')?;
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let (operand, field) = before.rsplit_once('.').filter(|(_, field)| !field.is_empty() && field.chars().all(word))?;
+        let (operand, field) =
+            before.rsplit_once('.').filter(|(_, field)| !field.is_empty() && field.chars().all(word))?;
         let operand = operand.rsplit(|c: char| !word(c) && c != '.').next().unwrap_or_default();
         let name = &self.text[at.clone()];
         Some(format!("for a field with a hyphen write {operand}[\"{field}-{name}\"]"))
@@ -322,7 +330,7 @@ impl Parser<'_> {
             }
         }
         let end = self.expect("]", "to close '['")?.end;
-        self.part(Node::List(nodes), below, start..end)
+        Part::new(Node::List(nodes), below, start..end)
     }
 
     fn map(&mut self, start: usize) -> Parse<Part> {
@@ -339,195 +347,7 @@ impl Parser<'_> {
             }
         }
         let end = self.expect("}", "to close '{'")?.end;
-        self.part(Node::Map(entries), below, start..end)
-    }
-
-    // --- Calls
-
-    fn function(&mut self, name: &str, at: Range<usize>) -> Parse<Part> {
-        match name {
-            "has" => return self.has(at),
-            "default" => return self.default(at),
-            _ => {}
-        }
-        let Some(function) = Function::named(name) else { return Err(unknown_function(name, at)) };
-        if function.is_method_only() {
-            return Err(error(at, format!("'{name}' belongs behind what it is about"), format!("write {}", function.usage())));
-        }
-        let (arguments, end) = self.arguments()?;
-        self.call(function, arguments, &at, at.start..end)
-    }
-
-    fn method(&mut self, receiver: Part, name: &str, at: Range<usize>) -> Parse<Part> {
-        if let Some(kind) = MacroKind::named(name) {
-            return self.comprehension(receiver, kind, &at);
-        }
-        let Some(function) = Function::named(name) else {
-            if functions::is_name(name) {
-                return Err(error(at, format!("'{name}' is not written behind a value"), format!("write {}", functions::usage(name))));
-            }
-            return Err(unknown_function(name, at));
-        };
-        if function.is_function_only() {
-            return Err(error(at, format!("'{name}' is not written behind a value"), format!("write {}", function.usage())));
-        }
-        let start = receiver.at.start;
-        let (rest, end) = self.arguments()?;
-        let mut arguments = vec![receiver];
-        arguments.extend(rest);
-        self.call(function, arguments, &at, start..end)
-    }
-
-    fn arguments(&mut self) -> Parse<(Vec<Part>, usize)> {
-        self.expect("(", "before the arguments")?;
-        let mut parts = Vec::new();
-        while !self.is(")") {
-            parts.push(self.expression()?);
-            if !self.take(",")? {
-                break;
-            }
-        }
-        let end = self.expect(")", "after the arguments")?.end;
-        Ok((parts, end))
-    }
-
-    fn call(&mut self, function: Function, arguments: Vec<Part>, name_at: &Range<usize>, at: Range<usize>) -> Parse<Part> {
-        if !function.takes().contains(&arguments.len()) {
-            return Err(error(
-                name_at.clone(),
-                format!("'{}' has the wrong number of arguments", function.name()),
-                format!("write {}", function.usage()),
-            ));
-        }
-        let below = arguments.iter().map(|part| part.depth).max().unwrap_or(0);
-        if let Some(folded) = constant_argument(function, &arguments)? {
-            return self.part(folded.with_text(arguments), below, at);
-        }
-        let arguments = arguments.into_iter().map(|part| part.node).collect();
-        self.part(Node::Call { function, arguments }, below, at)
-    }
-
-    fn has(&mut self, at: Range<usize>) -> Parse<Part> {
-        let (mut arguments, end) = self.arguments()?;
-        let usage = || format!("write {}", functions::usage("has"));
-        let Some(part) = arguments.pop().filter(|_| arguments.is_empty()) else {
-            return Err(error(at, "'has' has the wrong number of arguments", usage()));
-        };
-        let node = match part.node {
-            Node::Time(inner) => *inner,
-            other => other,
-        };
-        let Node::Select { operand, field } = node else {
-            return Err(error(part.at, "'has' asks for a field", usage()));
-        };
-        if let Some(read) = part.read {
-            self.reads[read].guarded = true;
-            self.tested.push(self.reads[read].path.clone());
-        }
-        self.part(Node::Has { operand, field }, part.depth, at.start..end)
-    }
-
-    fn default(&mut self, at: Range<usize>) -> Parse<Part> {
-        self.expect("(", "before the arguments")?;
-        let usage = || format!("write {}", functions::usage("default"));
-        if self.is(")") {
-            return Err(error(at, "'default' has the wrong number of arguments", usage()));
-        }
-        let reads_before = self.reads.len();
-        let value = self.expression()?;
-        for read in &mut self.reads[reads_before..] {
-            read.guarded = true;
-        }
-        if !self.take(",")? || self.is(")") {
-            return Err(error(at, "'default' has the wrong number of arguments", usage()));
-        }
-        let otherwise = self.expression()?;
-        if self.take(",")? && !self.is(")") {
-            return Err(error(at, "'default' has the wrong number of arguments", usage()));
-        }
-        let end = self.expect(")", "after the arguments")?.end;
-        let below = value.depth.max(otherwise.depth);
-        self.part(Node::Default { value: boxed(value), otherwise: boxed(otherwise) }, below, at.start..end)
-    }
-
-    /// `list.all(x, condition)` and its kin: `x` exists in the rest of the parentheses.
-    fn comprehension(&mut self, over: Part, kind: MacroKind, name_at: &Range<usize>) -> Parse<Part> {
-        let name = &self.text[name_at.clone()];
-        let wrong = |at: Range<usize>| error(at, format!("'{name}' has the wrong arguments"), format!("write {}", functions::usage(name)));
-        self.expect("(", "before the arguments")?;
-        let (token, at) = self.advance()?;
-        let Token::Name(variable) = token else { return Err(wrong(at)) };
-        if !self.take(",")? || self.is(")") {
-            return Err(wrong(at));
-        }
-        let slot = self.locals.len();
-        self.locals.push(variable);
-        let first = self.expression()?;
-        let mut second = None;
-        if self.take(",")? && !self.is(")") {
-            if kind != MacroKind::Map {
-                return Err(wrong(self.at.clone()));
-            }
-            second = Some(self.expression()?);
-            self.take(",")?;
-        }
-        let end = self.expect(")", "after the arguments")?.end;
-        self.locals.pop();
-        let below = second.as_ref().map_or(0, |part| part.depth).max(first.depth).max(over.depth);
-        let (filter, body) = match second {
-            Some(second) => (Some(first.node), second.node),
-            None => (None, first.node),
-        };
-        let node = Node::Macro(Box::new(Macro { kind, over: over.node, slot, filter, body }));
-        self.part(node, below, over.at.start..end)
-    }
-}
-
-/// A call that can be decided while parsing.
-enum Folded {
-    Literal(Literal),
-    Matches(super::tree::Pattern),
-}
-
-impl Folded {
-    fn with_text(self, arguments: Vec<Part>) -> Node {
-        match self {
-            Self::Literal(literal) => Node::Literal(literal),
-            Self::Matches(pattern) => {
-                let text = arguments.into_iter().next().expect("matches has two arguments");
-                Node::Matches { text: boxed(text), pattern }
-            }
-        }
-    }
-}
-
-/// Durations, times and patterns that stand in the expression are read while parsing, and refused there.
-fn constant_argument(function: Function, arguments: &[Part]) -> Parse<Option<Folded>> {
-    let constant = |index: usize| match &arguments[index] {
-        Part { node: Node::Literal(Literal::Text(text)), at, .. } => Some((text, at.clone())),
-        _ => None,
-    };
-    match function {
-        Function::Duration => {
-            let Some((text, at)) = constant(0) else { return Ok(None) };
-            let span = Span::parse(text).map_err(|wrong| error(at.clone(), wrong.message, wrong.hint))?;
-            let ms = i64::try_from(span.as_ms()).map_err(|_| error(at, "the duration is too long", "write a shorter one"))?;
-            Ok(Some(Folded::Literal(Literal::Span(ms))))
-        }
-        Function::Timestamp => {
-            let Some((text, at)) = constant(0) else { return Ok(None) };
-            let time = Timestamp::parse(text)
-                .map_err(|_| error(at, format!("'{text}' is not a time"), "write it as 2030-01-31T12:00:00Z"))?;
-            Ok(Some(Folded::Literal(Literal::Time(time))))
-        }
-        Function::Matches => {
-            let Some((text, at)) = constant(1) else { return Ok(None) };
-            match functions::constant_pattern(text) {
-                Ok(pattern) => Ok(Some(Folded::Matches(pattern))),
-                Err(reason) => Err(error(at, "the pattern is not a regular expression", reason)),
-            }
-        }
-        _ => Ok(None),
+        Part::new(Node::Map(entries), below, start..end)
     }
 }
 
@@ -554,14 +374,6 @@ pub(super) fn unexpected(text: &str, token: &Token, at: &Range<usize>, wanted: &
     ExpressionError { at: at.clone(), message, hint }
 }
 
-fn unknown_function(name: &str, at: Range<usize>) -> ExpressionError {
-    let hint = match closest(name, functions::names()) {
-        Some(near) => format!("did you mean '{near}'? write {}", functions::usage(near)),
-        None => format!("there are: {}", functions::names().collect::<Vec<_>>().join(", ")),
-    };
-    error(at, format!("unknown function '{name}'"), hint)
-}
-
 fn check_field(known: Option<&[&str]>, of: &str, field: &str, at: &Range<usize>) -> Parse<()> {
     let Some(known) = known.filter(|known| !known.contains(&field)) else { return Ok(()) };
     let there = format!("{of} has: {}", known.join(", "));
@@ -572,10 +384,23 @@ fn check_field(known: Option<&[&str]>, of: &str, field: &str, at: &Range<usize>)
     Err(error(at.clone(), format!("unknown field '{field}' of {of}"), hint))
 }
 
-fn boxed(part: Part) -> Box<Node> {
+fn too_deep(at: Range<usize>) -> ExpressionError {
+    error(at, "the expression is nested too deeply", format!("at most {DEPTH_LIMIT} operations inside one another"))
+}
+
+fn integer(value: Option<i64>, at: Range<usize>) -> Parse<Part> {
+    match value {
+        Some(value) => Part::new(Node::Literal(Literal::Int(value)), 0, at),
+        None => {
+            Err(error(at, "the number leaves 64 bits", "numbers go from -9223372036854775808 to 9223372036854775807"))
+        }
+    }
+}
+
+pub(super) fn boxed(part: Part) -> Box<Node> {
     Box::new(part.node)
 }
 
-fn error(at: Range<usize>, message: impl Into<String>, hint: impl Into<String>) -> ExpressionError {
+pub(super) fn error(at: Range<usize>, message: impl Into<String>, hint: impl Into<String>) -> ExpressionError {
     ExpressionError { at, message: message.into(), hint: hint.into() }
 }

@@ -114,7 +114,11 @@ impl Scope {
 
     /// The names that exist here, in the order of the documentation.
     pub fn names(&self) -> Vec<&str> {
-        Variable::ALL.into_iter().filter(|variable| self.has(*variable)).map(|variable| self.name_of(variable)).collect()
+        Variable::ALL
+            .into_iter()
+            .filter(|variable| self.has(*variable))
+            .map(|variable| self.name_of(variable))
+            .collect()
     }
 
     pub(super) fn find(&self, name: &str) -> Option<Variable> {

@@ -10,26 +10,58 @@ use crate::saga::time::Timestamp;
 #[derive(Clone, Debug)]
 pub(super) enum Node {
     Literal(Literal),
-    Variable { variable: Variable, name: String },
+    Variable {
+        variable: Variable,
+        name: String,
+    },
     /// The variable of an enclosing macro; slots count from the outermost macro.
-    Local { slot: usize, name: String },
-    Select { operand: Box<Node>, field: String },
-    Index { operand: Box<Node>, index: Box<Node> },
+    Local {
+        slot: usize,
+        name: String,
+    },
+    Select {
+        operand: Box<Node>,
+        field: String,
+    },
+    Index {
+        operand: Box<Node>,
+        index: Box<Node>,
+    },
     /// A field that stands in JSON as text and is a time by the contract (`saga.started_at`).
     Time(Box<Node>),
-    Has { operand: Box<Node>, field: String },
-    Default { value: Box<Node>, otherwise: Box<Node> },
+    Has {
+        operand: Box<Node>,
+        field: String,
+    },
+    Default {
+        value: Box<Node>,
+        otherwise: Box<Node>,
+    },
     Not(Box<Node>),
     Negate(Box<Node>),
     And(Vec<Node>),
     Or(Vec<Node>),
-    Binary { operator: Operator, left: Box<Node>, right: Box<Node> },
-    Conditional { condition: Box<Node>, yes: Box<Node>, no: Box<Node> },
+    Binary {
+        operator: Operator,
+        left: Box<Node>,
+        right: Box<Node>,
+    },
+    Conditional {
+        condition: Box<Node>,
+        yes: Box<Node>,
+        no: Box<Node>,
+    },
     List(Vec<Node>),
     Map(Vec<(Node, Node)>),
-    Call { function: Function, arguments: Vec<Node> },
+    Call {
+        function: Function,
+        arguments: Vec<Node>,
+    },
     /// `matches` with a constant pattern.
-    Matches { text: Box<Node>, pattern: Pattern },
+    Matches {
+        text: Box<Node>,
+        pattern: Pattern,
+    },
     Macro(Box<Macro>),
 }
 
@@ -51,8 +83,8 @@ pub(super) enum Literal {
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
     pub regex: Regex,
-    /// Steps for each byte of text.
-    pub steps_per_byte: u32,
+    /// Its cost for each byte of text, as a multiple of reading it.
+    pub weight: usize,
 }
 
 #[derive(Clone, Debug)]

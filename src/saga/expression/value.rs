@@ -80,7 +80,6 @@ pub(super) fn failed<T>(message: impl Into<String>) -> Outcome<T> {
 
 /// The double as an integer, if it has no fraction and fits.
 #[expect(clippy::cast_possible_truncation, reason = "the range is checked before, and there is no fraction")]
-#[expect(clippy::float_cmp, reason = "a fraction that is exactly zero is what is asked for")]
 pub(super) fn whole(value: f64) -> Option<i64> {
     (value.fract() == 0.0 && (-INT_END..INT_END).contains(&value)).then_some(value as i64)
 }
@@ -145,15 +144,23 @@ impl<'a> Val<'a> {
             Self::Double(_) => "decimal",
             Self::Number(number) => match quick(number.as_str()) {
                 Some(Num::Int(_)) => "integer",
-                Some(Num::Double(_)) => "decimal",
                 None if Decimal::read(number.as_str()).is_integer() => "integer",
-                None => "decimal",
+                Some(Num::Double(_)) | None => "decimal",
             },
             Self::Text(_) => "text",
             Self::Time(_) => "time",
             Self::Span(_) => "duration",
             Self::Array(_) | Self::List(_) => "list",
             Self::Object(_) | Self::Fields(_) => "object",
+        }
+    }
+
+    /// What it is, behind "is" and "not".
+    pub fn described(&self) -> String {
+        match self.type_name() {
+            "null" => "null".to_owned(),
+            name @ ("integer" | "object") => format!("an {name}"),
+            name => format!("a {name}"),
         }
     }
 
@@ -176,9 +183,7 @@ impl<'a> Val<'a> {
         Some(match self {
             Self::Array(items) => Sequence::Json(items),
             Self::List(items) => Sequence::Made(Rc::clone(items)),
-            Self::Object(fields) => {
-                Sequence::Keys(fields.keys().map(|key| Self::Text(Text::Borrowed(key))).collect())
-            }
+            Self::Object(fields) => Sequence::Keys(fields.keys().map(|key| Self::Text(Text::Borrowed(key))).collect()),
             Self::Fields(fields) => Sequence::Keys(fields.iter().map(|(key, _)| Self::Text(key.clone())).collect()),
             _ => return None,
         })
@@ -217,9 +222,7 @@ impl<'a> Val<'a> {
         match self {
             Self::Text(text) => Some(Cow::Borrowed(text.as_str())),
             Self::Int(value) => Some(Cow::Owned(value.to_string())),
-            Self::Number(number) => {
-                Decimal::read(number.as_str()).plain(crate::saga::json::KEY_LIMIT).map(Cow::Owned)
-            }
+            Self::Number(number) => Decimal::read(number.as_str()).plain(crate::saga::json::KEY_LIMIT).map(Cow::Owned),
             _ => None,
         }
     }

@@ -1,0 +1,111 @@
+//! `check`: definitions and configuration, before anything runs.
+
+use std::path::PathBuf;
+
+use super::args::{Shared, environment};
+use super::exit::{Exit, Failure, Outcome};
+use super::output::{Cell, Form, Output, Tone};
+use crate::api;
+use crate::config::{Config, Flags, Origin};
+use crate::desk::definitions::{self, Read};
+use crate::saga::diagnostic::Severity;
+
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  sagad check                        the configured folder, and the configuration
+  sagad check sagas/join-group.yaml --deny warnings
+  sagad check --explain              each configuration value and where it comes from
+  sagad check --json                 for editors and pipelines (exit 9 if anything is wrong)")]
+pub struct Args {
+    /// Files, or folders of *.yaml [default: the configured sagas folder]
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// The folder of the definitions
+    #[arg(long, value_name = "DIR")]
+    sagas: Option<PathBuf>,
+    /// Let warnings fail too
+    #[arg(long, value_name = "WHAT", value_parser = ["warnings"])]
+    deny: Option<String>,
+    /// Show each configuration value and where it comes from
+    #[arg(long)]
+    explain: bool,
+    /// Connect to the broker and verify the topology too
+    #[arg(long)]
+    broker: bool,
+}
+
+pub fn check(shared: &Shared, args: &Args) -> Outcome {
+    let output = shared.output();
+    let flags = Flags { sagas: args.sagas.clone(), ..shared.flags() };
+    let (config, mut found) = match Config::load(&flags, &environment()) {
+        Ok(config) => {
+            let read = read(args, &config)?;
+            (Some(config), read)
+        }
+        Err(problems) => {
+            // The configuration is wrong: what was named is looked at all the same.
+            let mut read = if args.paths.is_empty() { Read::default() } else { definitions_at(&args.paths)? };
+            read.diagnostics.extend(problems.iter().map(definitions::of_problem));
+            (None, read)
+        }
+    };
+    if args.broker
+        && let Some(config) = &config
+    {
+        found.diagnostics.extend(crate::daemon::check_broker(config, &found.machines));
+    }
+    tell(&output, &found, config.as_ref().filter(|_| args.explain))?;
+    let denied = args.deny.is_some() && !found.diagnostics.is_empty();
+    Ok(if found.has_errors() || denied { Exit::Found } else { Exit::Done })
+}
+
+fn read(args: &Args, config: &Config) -> Result<Read, Failure> {
+    if !args.paths.is_empty() {
+        return definitions_at(&args.paths);
+    }
+    definitions::configured(config).map_err(|missing| {
+        Failure::usage(missing.to_string()).hint("name the folder of the definitions: sagad check PATH, or --sagas DIR")
+    })
+}
+
+fn definitions_at(paths: &[PathBuf]) -> Result<Read, Failure> {
+    definitions::read(paths).map_err(|missing| Failure::usage(missing.to_string()).hint("name a file or a folder"))
+}
+
+fn tell(output: &Output, found: &Read, explain: Option<&Config>) -> Result<(), Failure> {
+    let diagnostics: Vec<api::Diagnostic> = found.diagnostics.iter().map(definitions::view).collect();
+    match output.form {
+        Form::Json => output.document(&api::Checked { format: api::Format, diagnostics })?,
+        Form::Jsonl => output.rows(&(), &diagnostics)?,
+        Form::Table | Form::Wide | Form::Id => {
+            if let Some(config) = explain {
+                explained(output, config)?;
+            }
+            output.data(&found.text())?;
+        }
+    }
+    let count = |severity| found.diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    output.say(&format!("{} definitions, {errors} errors, {warnings} warnings", found.machines.len()));
+    Ok(())
+}
+
+fn explained(output: &Output, config: &Config) -> Result<(), Failure> {
+    let rows = config.explained.iter().map(|line| {
+        let value = if line.value.is_empty() { "-" } else { &line.value };
+        let tone = if line.origin == Origin::Default { Tone::Dim } else { Tone::Plain };
+        vec![Cell::from(&line.key), Cell::from(value), Cell::toned(line.origin.to_string(), tone)]
+    });
+    output.table(&["KEY", "VALUE", "FROM"], rows.collect())
+}
+
+/// Diagnostics that came without their files' text.
+pub fn text(diagnostics: &[api::Diagnostic]) -> String {
+    let mut text = String::new();
+    for diagnostic in diagnostics {
+        let api::Diagnostic { severity, code, message, hint, file, line, column, .. } = diagnostic;
+        text.push_str(&format!("{file}:{line}:{column}: {severity}[{code}]: {message}\n  = hint: {hint}\n"));
+    }
+    text
+}
