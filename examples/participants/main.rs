@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sagad::demo::faults::{Fault, Faults};
+use sagad::demo::participants::Participants;
 use sagad::demo::requests::{Saga, Town};
 
 #[derive(Parser)]
@@ -137,6 +138,11 @@ impl Serve {
             cell_capacity: self.cell_capacity.unwrap_or(town.cell_capacity),
             ..town
         }
+    }
+
+    fn participants(&self) -> Participants {
+        let all = Participants::new(&self.town());
+        if self.only.is_empty() { all } else { all.only(&self.only) }
     }
 
     fn faults(&self) -> Faults {

@@ -1,5 +1,8 @@
 //! The tests that need more than one module: one crate, so that it is linked once.
 
+mod amqp;
+mod broker;
+mod cli;
 mod definitions;
 mod documents;
 mod scenarios;

@@ -37,6 +37,9 @@ const SCHEDULES: u64 = 1_000;
 const SECOND: u64 = 1_000;
 const HOUR: u64 = 3_600 * SECOND;
 
+/// A header of replies that do not get lost.
+const SURELY: &str = "surely";
+
 /// Steps of the world in which things go wrong.
 const STORM_STEPS: u32 = 600;
 /// Rounds in which operators mend what is stuck afterwards.
@@ -188,8 +191,11 @@ impl Fate for Weather {
         self.carriage()
     }
 
-    fn reply(&mut self, _reply: &Reply) -> Carriage {
-        if self.chance(30) { Carriage { copies_after_ms: Vec::new() } } else { self.carriage() }
+    fn reply(&mut self, reply: &Reply) -> Carriage {
+        if !reply.headers.contains_key(SURELY) && self.chance(30) {
+            return Carriage { copies_after_ms: Vec::new() };
+        }
+        self.carriage()
     }
 
     fn overtakes(&mut self, waiting: usize) -> usize {
@@ -244,6 +250,10 @@ impl Participant for Member {
         if let Some(opposite) = opposite(&answer.kind)
             && weather.chance(40)
         {
+            // It says both: so what it did it must have said.
+            for reply in &mut replies {
+                reply.headers.insert(SURELY.to_owned(), Value::Bool(true));
+            }
             replies.push(late(Reply::to(message, opposite, json!({ "reason": "a second thought" }))));
         }
         if weather.chance(30) {
@@ -355,6 +365,10 @@ impl Schedule {
 
     /// Runs it; returns how it came out, for comparing two runs.
     fn play(mut self) -> Result<Vec<String>, String> {
+        self.course().map_err(|what| format!("{what}\n{}", self.story()))
+    }
+
+    fn course(&mut self) -> Result<Vec<String>, String> {
         self.storm()?;
         self.weather.storms.set(false);
         self.world.broker_back();
@@ -364,6 +378,36 @@ impl Schedule {
         self.listen();
         self.after_a_batch()?;
         self.at_the_end()
+    }
+
+    /// The journals of what is not over, and of what the participants still have reserved: to see what happened.
+    fn story(&self) -> String {
+        if std::env::var("SAGAD_SEED").is_err() {
+            return String::new();
+        }
+        let mut story = String::new();
+        for instance in self.instances().unwrap_or_default() {
+            story.push_str(&format!("{}\n", describe(&instance)));
+            let rows = self.reader.journal(instance.id.no(), JournalOrder::OldestFirst, None, usize::MAX);
+            for row in rows.unwrap_or_default() {
+                let given = row.given().map(|given| format!("{given:?}")).unwrap_or_default();
+                let sent: Vec<String> = row
+                    .messages()
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|message| format!("{} {:?}", message.kind, message.command.as_ref().map(|it| it.subject)))
+                    .collect();
+                let notes = row.notes().unwrap_or_default();
+                story.push_str(&format!("  {} seq {} {given:.600}\n     -> {sent:?} {notes:?}\n", row.turn, row.seq));
+            }
+            let timers = self.reader.timers(instance.id.no());
+            story.push_str(&format!("  timers {:?} rows {timers:?}\n", instance.timers));
+        }
+        for seen in &self.seen {
+            story.push_str(&format!("  broker: {:?} {} {:?}\n", seen.at, seen.message.kind, seen.outcome));
+        }
+        story.push_str(&format!("{:?}\n", self.town.borrow().holdings()));
+        story
     }
 
     fn storm(&mut self) -> Result<(), String> {
