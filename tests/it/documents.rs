@@ -66,20 +66,27 @@ fn every_guarantee_names_tests_that_exist() {
 fn sagas_in_documents_load_and_their_scenarios_pass() {
     for document in ["README.md", "docs/language.md"] {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut scenarios = 0;
-        let mut definitions = 0;
-        for block in fenced(&read(&root().join(document)), "yaml") {
-            let Some(name) = block.strip_prefix("saga: ").and_then(|rest| rest.lines().next()) else { continue };
-            let ending = if block.contains("\nscenarios:") { "test.yaml" } else { "yaml" };
-            *if ending == "yaml" { &mut definitions } else { &mut scenarios } += 1;
-            fs::write(folder.path().join(format!("{name}.{ending}")), block).expect("a file in a temporary folder");
+        let files = sagas_in(document);
+        assert!(!files.is_empty(), "{document} shows no saga");
+        for (name, text) in &files {
+            fs::write(folder.path().join(name), text).expect("a file in a temporary folder");
         }
-        assert!(definitions > 0, "{document} shows no saga");
         sagad(&["check", "--deny", "warnings"], folder.path());
-        if scenarios > 0 {
+        if files.iter().any(|(name, _)| name.ends_with(".test.yaml")) {
             sagad(&["test"], folder.path());
         }
     }
+}
+
+/// Whole definitions and scenario files that a document shows, by the names that they must have.
+pub fn sagas_in(document: &str) -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    for block in fenced(&read(&root().join(document)), "yaml") {
+        let Some(name) = block.strip_prefix("saga: ").and_then(|rest| rest.lines().next()) else { continue };
+        let ending = if block.contains("\nscenarios:") { "test.yaml" } else { "yaml" };
+        files.push((format!("{name}.{ending}"), block));
+    }
+    files
 }
 
 /// Runs the binary on a folder of definitions; anything but success is told with what it said.

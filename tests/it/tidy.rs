@@ -149,6 +149,14 @@ fn nothing_is_unfinished_or_silenced() {
     none(&wrong);
 }
 
+#[test]
+fn no_file_has_grown_into_two() {
+    /// Some 500 lines before its tests; past this a file is usually two things.
+    const LONGEST: usize = 600;
+    let long = sources("src").into_iter().filter(|source| source.code.lines().count() > LONGEST);
+    none(&long.map(|source| format!("{}: split it by concern", source.path)).collect::<Vec<_>>());
+}
+
 /// A source file, and the same with comments and the insides of strings blanked out, line for line.
 pub struct Source {
     /// Relative to the root, with `/`.
