@@ -1,5 +1,6 @@
 //! `check`: definitions and configuration, before anything runs.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::args::{Shared, environment};
@@ -100,7 +101,9 @@ fn definitions_at(paths: &[PathBuf]) -> Result<Read, Failure> {
 fn tell(output: &Output, found: &Read, explain: Option<&Config>) -> Result<(), Failure> {
     let diagnostics: Vec<api::Diagnostic> = found.diagnostics.iter().map(definitions::view).collect();
     match output.form {
-        Form::Json => output.document(&api::Checked { format: api::Format, diagnostics, configuration: explain.map(values) })?,
+        Form::Json => {
+            output.document(&api::Checked { format: api::Format, diagnostics, configuration: explain.map(values) })?;
+        }
         Form::Jsonl => output.rows(&(), &diagnostics)?,
         Form::Table | Form::Wide | Form::Id => {
             if let Some(config) = explain {
@@ -130,7 +133,7 @@ fn explained(output: &Output, config: &Config) -> Result<(), Failure> {
         let tone = if line.origin == Origin::Default { Tone::Dim } else { Tone::Plain };
         vec![Cell::from(&line.key), Cell::from(value), Cell::toned(line.origin.to_string(), tone)]
     });
-    output.table(&["KEY", "VALUE", "FROM"], rows.collect())
+    output.table(&["KEY", "VALUE", "FROM"], &rows.collect::<Vec<_>>())
 }
 
 /// Diagnostics that came without their files' text.
@@ -138,7 +141,8 @@ pub fn text(diagnostics: &[api::Diagnostic]) -> String {
     let mut text = String::new();
     for diagnostic in diagnostics {
         let api::Diagnostic { severity, code, message, hint, file, line, column, .. } = diagnostic;
-        text.push_str(&format!("{file}:{line}:{column}: {severity}[{code}]: {message}\n  = hint: {hint}\n"));
+        writeln!(text, "{file}:{line}:{column}: {severity}[{code}]: {message}\n  = hint: {hint}")
+            .expect("a text takes every line");
     }
     text
 }

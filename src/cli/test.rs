@@ -48,7 +48,8 @@ pub fn test(shared: &Shared, args: &Args) -> Outcome {
         run(path, args.filter.as_deref(), &mut results)?;
     }
     tell(&output, &results)?;
-    if let Some(filter) = args.filter.as_deref().filter(|_| results.outcomes.is_empty() && results.diagnostics.is_empty())
+    if let Some(filter) =
+        args.filter.as_deref().filter(|_| results.outcomes.is_empty() && results.diagnostics.is_empty())
     {
         return Err(Failure::new(Exit::NotFound, format!("no scenario's saga/name contains '{filter}'"))
             .hint("sagad test without --filter lists them all"));
@@ -118,7 +119,10 @@ fn tell(output: &Output, results: &Results) -> Result<(), Failure> {
             for outcome in &results.outcomes {
                 if let Some(what) = &outcome.failure {
                     let (line, column) = (outcome.place.line, outcome.place.column);
-                    output.data(&format!("\n{}:{line}:{column}: {}/{}\n{what}", outcome.file, outcome.saga, outcome.name))?;
+                    output.data(&format!(
+                        "\n{}:{line}:{column}: {}/{}\n{what}",
+                        outcome.file, outcome.saga, outcome.name
+                    ))?;
                 }
             }
             output.data(&crate::saga::diagnostic::render_all(&results.diagnostics, |_| None))?;
