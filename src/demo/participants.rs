@@ -209,7 +209,7 @@ impl Participants {
     fn nothing_left(&self, saga: &str, what: &str, register: &Register) -> Invariant {
         let left: Vec<&str> = keys(register, Stage::Reserved).filter(|key| self.told.contains_key(*key)).collect();
         let open = keys(register, Stage::Reserved).count() - left.len();
-        finding(saga, what, &left, format!("{open} reserved for requests that go on"))
+        finding(saga, what, &left, format!("none left over, {open} for requests under way"))
     }
 
     /// Who has a slot for good was told yes, who was told yes has one, and nobody was told both.
@@ -276,7 +276,7 @@ fn agree(saga: &str, what: &str, here: &Register, there: &Register) -> Invariant
 /// No command contradicted an earlier one: nothing confirmed that was not reserved, nothing taken back that was final.
 fn undisputed(saga: &str, who: &str, complaints: &[String]) -> Invariant {
     let all: Vec<&str> = complaints.iter().map(String::as_str).collect();
-    finding(saga, &format!("{who} were asked for nothing that makes no sense"), &all, "no complaint".to_owned())
+    finding(saga, &format!("no command to {who} contradicted an earlier one"), &all, "no complaint".to_owned())
 }
 
 fn finding(saga: &str, what: &str, wrong: &[&str], right: String) -> Invariant {
@@ -464,6 +464,6 @@ mod tests {
         assert!(broken(&participants).contains(&"a detainee in at most one cell".to_owned()));
         let body = json!({"group": "g1", "reservation": "join-group-7"});
         participants.handle(&command("groups", "ConfirmSlot", "c9", body));
-        assert!(broken(&participants).contains(&"groups were asked for nothing that makes no sense".to_owned()));
+        assert!(broken(&participants).contains(&"no command to groups contradicted an earlier one".to_owned()));
     }
 }

@@ -259,7 +259,7 @@ mod tests {
             for outcome in &summary.sagas {
                 assert_eq!(
                     (outcome.completed + outcome.compensated, outcome.stuck),
-                    (100, 0),
+                    (60, 0),
                     "seed {seed}: {outcome:?}"
                 );
             }
