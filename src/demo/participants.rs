@@ -212,17 +212,16 @@ impl Participants {
         finding(saga, what, &left, format!("none left over, {open} for requests under way"))
     }
 
-    /// Who has a slot for good was told yes, who was told yes has one, and nobody was told both.
+    /// Who was told yes has a slot for good, and who was told no has none. Who was told nothing yet may have one.
     fn as_told(&self, saga: &str, what: &str, register: &Register) -> Invariant {
         let confirmed: BTreeSet<&str> = keys(register, Stage::Confirmed).collect();
-        let told_yes = |outcomes: &BTreeSet<Told>| *outcomes == BTreeSet::from([Told::Yes]);
-        let wrongly_in = confirmed.iter().copied().filter(|key| !self.told.get(*key).is_some_and(told_yes));
-        let wrongly_out = self.told.iter().filter(|(request, outcomes)| {
-            is_of(request, saga) && outcomes.contains(&Told::Yes) && !confirmed.contains(request.as_str())
-        });
-        let wrong: Vec<&str> = wrongly_in.chain(wrongly_out.map(|(request, _)| request.as_str())).collect();
-        let told = self.told.keys().filter(|request| is_of(request, saga)).count();
-        finding(saga, what, &wrong, format!("{} of {told} requests", confirmed.len()))
+        let told = || self.told.iter().filter(|(request, _)| is_of(request, saga));
+        let is_wrong = |(request, told): &(&String, &BTreeSet<Told>)| {
+            let expected = if confirmed.contains(request.as_str()) { Told::Yes } else { Told::No };
+            **told != BTreeSet::from([expected])
+        };
+        let wrong: Vec<&str> = told().filter(is_wrong).map(|(request, _)| request.as_str()).collect();
+        finding(saga, what, &wrong, format!("{} of {} requests", confirmed.len(), told().count()))
     }
 }
 
