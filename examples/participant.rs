@@ -1,6 +1,11 @@
 //! A participant in Rust: the users of join-group, each of them in at most three groups.
 use futures_util::StreamExt;
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind, options::*, types::FieldTable};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
 use rusqlite::{OptionalExtension, Result, Transaction, TransactionBehavior::Immediate};
 use serde_json::{Value, json};
 use std::env::var;
@@ -48,7 +53,8 @@ async fn main() -> anyhow::Result<()> {
     let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     declare(&channel).await?;
-    let mut commands = channel.basic_consume("users".into(), "".into(), Default::default(), Default::default()).await?;
+    let (none, consume) = (FieldTable::default(), BasicConsumeOptions::default());
+    let mut commands = channel.basic_consume("users".into(), "".into(), consume, none).await?;
     while let Some(delivery) = commands.next().await.transpose()? {
         let command = delivery.properties.correlation_id().as_ref().map_or("", |id| id.as_str());
         let headers = delivery.properties.headers().clone().unwrap_or_default();
@@ -63,9 +69,8 @@ async fn main() -> anyhow::Result<()> {
             .with_correlation_id(command.into())
             .with_content_type("application/json".into())
             .with_delivery_mode(2);
-        let key = answer.as_str().into();
-        let confirm =
-            channel.basic_publish("events".into(), key, Default::default(), body.as_bytes(), properties).await?;
+        let (key, publish) = (answer.as_str().into(), BasicPublishOptions::default());
+        let confirm = channel.basic_publish("events".into(), key, publish, body.as_bytes(), properties).await?;
         anyhow::ensure!(confirm.await?.is_ack(), "the broker did not take an answer");
         delivery.ack(BasicAckOptions::default()).await?;
     }
@@ -73,14 +78,14 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn declare(channel: &Channel) -> lapin::Result<()> {
+    let none = FieldTable::default;
     for exchange in ["events", "commands"] {
-        let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
-        channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, Default::default()).await?;
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, none()).await?;
     }
-    channel.queue_declare("users".into(), QueueDeclareOptions::durable(), FieldTable::default()).await?;
-    channel
-        .queue_bind("users".into(), "commands".into(), "users.*".into(), Default::default(), Default::default())
-        .await?;
+    channel.queue_declare("users".into(), QueueDeclareOptions::durable(), none()).await?;
+    let bind = QueueBindOptions::default();
+    channel.queue_bind("users".into(), "commands".into(), "users.*".into(), bind, none()).await?;
     channel.basic_qos(50, BasicQosOptions::default()).await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await
 }

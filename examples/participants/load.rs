@@ -40,20 +40,14 @@ async fn session(options: &Load, left: &mut BTreeMap<usize, Request>) -> Result<
     let channel = connection.create_channel().await?;
     broker::declare_exchanges(&channel).await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
-    let window = match options.per_second {
-        0 => WINDOW,
-        // Ten windows a second.
-        rate => usize::try_from(rate / 10)?.clamp(1, WINDOW),
+    let (window, pause) = match options.per_second {
+        None => (WINDOW, Duration::ZERO),
+        Some(rate) => (1, Duration::from_secs(1) / rate.get()),
     };
     while !left.is_empty() {
         let batch: Vec<usize> = left.keys().copied().take(window).collect();
         let taken = publish(&channel, left, &batch).await?;
-        if taken.is_empty() {
-            tokio::time::sleep(NOBODY_TAKES_IT).await;
-        } else if options.per_second > 0 {
-            let pause = u64::try_from(batch.len())? * 1_000 / options.per_second;
-            tokio::time::sleep(Duration::from_millis(pause)).await;
-        }
+        tokio::time::sleep(if taken.is_empty() { NOBODY_TAKES_IT } else { pause }).await;
         for number in taken {
             left.remove(&number);
         }

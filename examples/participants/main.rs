@@ -12,10 +12,12 @@ mod load;
 mod seen;
 mod serve;
 
+use std::num::NonZeroU32;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sagad::demo::faults::{Fault, Faults};
+use sagad::demo::participants::Participants;
 use sagad::demo::requests::{Saga, Town};
 
 #[derive(Parser)]
@@ -72,6 +74,9 @@ struct Serve {
     /// `silent:TIMES`, `refuse`.
     #[arg(long, value_parser = misbehaviour)]
     misbehave: Vec<(String, Fault)>,
+    /// Which participants to be, where another process is the others: `groups,cells`. Left out: all of them.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// Where answers go.
     #[arg(long, value_enum, default_value_t = AnswerTo::Either)]
     answer_to: AnswerTo,
@@ -93,9 +98,9 @@ struct Load {
     common: Common,
     #[arg(long, default_value = "join-group", value_parser = saga)]
     saga: Saga,
-    /// At most so many a second; 0: as fast as it goes.
-    #[arg(long, default_value_t = 0)]
-    per_second: u64,
+    /// At most so many a second; left out: as fast as it goes.
+    #[arg(long)]
+    per_second: Option<NonZeroU32>,
     /// The number of the first request, from 0.
     #[arg(long, default_value_t = 0)]
     first: usize,
@@ -133,6 +138,11 @@ impl Serve {
             cell_capacity: self.cell_capacity.unwrap_or(town.cell_capacity),
             ..town
         }
+    }
+
+    fn participants(&self) -> Participants {
+        let all = Participants::new(&self.town());
+        if self.only.is_empty() { all } else { all.only(&self.only) }
     }
 
     fn faults(&self) -> Faults {

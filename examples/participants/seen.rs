@@ -15,7 +15,8 @@ pub struct Seen {
 
 #[derive(Serialize)]
 pub struct Message {
-    message_id: String,
+    #[serde(rename = "message_id")]
+    id: String,
     command_id: String,
     address: String,
     #[serde(rename = "type")]
@@ -32,10 +33,10 @@ pub struct Message {
 }
 
 impl Seen {
-    pub fn note(&mut self, command: &Command, body: &[u8], properties: String) {
+    pub fn note(&mut self, command: &Command, body: &[u8], properties: &str) {
         let body = String::from_utf8_lossy(body).into_owned();
         let message = self.messages.entry(command.message_id.clone()).or_insert_with(|| Message {
-            message_id: command.message_id.clone(),
+            id: command.message_id.clone(),
             command_id: command.id.clone(),
             address: command.address.clone(),
             kind: command.name.clone(),
@@ -43,7 +44,7 @@ impl Seen {
             undoes: command.undoes.clone(),
             key: command.key.clone(),
             body: body.clone(),
-            properties: properties.clone(),
+            properties: properties.to_owned(),
             times: 0,
         });
         message.times += 1;

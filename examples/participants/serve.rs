@@ -112,7 +112,7 @@ enum Due {
 impl Service {
     fn new(options: &Serve) -> Service {
         Service {
-            participants: Participants::new(&options.town()),
+            participants: options.participants(),
             faults: options.faults(),
             dice: Dice::new(options.common.seed),
             answer_to: options.answer_to,
@@ -125,7 +125,7 @@ impl Service {
     /// One connection, to its end: an error where it went, and nothing where stdin ended.
     async fn session(&mut self, url: &str, lines: &mut Receiver<String>) -> Result<()> {
         let connection = broker::connect(url).await?;
-        let (mut deliveries, channel) = (consume(&connection).await?, connection.create_channel().await?);
+        let (mut deliveries, channel) = (self.consume(&connection).await?, connection.create_channel().await?);
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         self.connections += 1;
         if self.connections == 1 {
@@ -157,6 +157,31 @@ impl Service {
         }
     }
 
+    /// Declares the participants' queues, durable, so that they outlive the broker's restart, and takes from all of them.
+    async fn consume(&self, connection: &lapin::Connection) -> Result<SelectAll<Consumer>> {
+        let channel = connection.create_channel().await?;
+        broker::declare_exchanges(&channel).await?;
+        channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
+        let mut all = SelectAll::new();
+        for queue in self.participants.addresses().chain([REQUESTER]) {
+            let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+            channel.queue_declare(queue.into(), durable, arguments.clone()).await?;
+            let bindings: Vec<(&str, String)> = match queue {
+                REQUESTER => Participants::outcomes().map(|kind| (broker::EVENTS, kind.to_owned())).collect(),
+                address => vec![(broker::COMMANDS, format!("{address}.*"))],
+            };
+            for (exchange, key) in bindings {
+                let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+                channel.queue_bind(queue.into(), exchange.into(), broker::short(&key)?, options, none).await?;
+            }
+            let options = BasicConsumeOptions::default();
+            all.push(channel.basic_consume(queue.into(), queue.into(), options, FieldTable::default()).await?);
+        }
+        Ok(all)
+    }
+
     /// A line on stdin; says whether to go on.
     fn told(&self, line: Option<&str>) -> Result<bool> {
         match line.map(str::trim) {
@@ -181,7 +206,7 @@ impl Service {
                 return acknowledge(&delivery).await;
             }
         };
-        self.seen.note(&command, &delivery.data, unchanging(&delivery));
+        self.seen.note(&command, &delivery.data, &unchanging(&delivery));
         let plan = self.faults.plan(&command);
         session.last_job += 1;
         let job = session.last_job;
@@ -191,13 +216,11 @@ impl Service {
             Handling::Refuse => 0,
         };
         session.jobs.insert(job, Job { delivery, command, open: plan.answers_after_ms.len() });
-        match after_ms {
-            0 => self.due(session, Due::Handle { job, plan }).await,
-            _ => {
-                session.after(after_ms, Due::Handle { job, plan });
-                Ok(())
-            }
+        if after_ms == 0 {
+            return self.handle(session, job, &plan).await;
         }
+        session.after(after_ms, Due::Handle { job, plan });
+        Ok(())
     }
 
     async fn due(&mut self, session: &mut Session, due: Due) -> Result<()> {
@@ -299,31 +322,6 @@ async fn done(session: &mut Session, job: u64) -> Result<()> {
 async fn acknowledge(delivery: &Delivery) -> Result<()> {
     delivery.ack(BasicAckOptions::default()).await?;
     Ok(())
-}
-
-/// Declares the participants' queues, durable, so that they outlive the broker's restart, and takes from all of them.
-async fn consume(connection: &lapin::Connection) -> Result<SelectAll<Consumer>> {
-    let channel = connection.create_channel().await?;
-    broker::declare_exchanges(&channel).await?;
-    channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
-    let mut all = SelectAll::new();
-    for queue in Participants::ADDRESSES.into_iter().chain([REQUESTER]) {
-        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        channel.queue_declare(queue.into(), durable, arguments.clone()).await?;
-        let bindings: Vec<(&str, String)> = match queue {
-            REQUESTER => Participants::outcomes().map(|kind| (broker::EVENTS, kind.to_owned())).collect(),
-            address => vec![(broker::COMMANDS, format!("{address}.*"))],
-        };
-        for (exchange, key) in bindings {
-            let (options, none) = (QueueBindOptions::default(), FieldTable::default());
-            channel.queue_bind(queue.into(), exchange.into(), broker::short(&key)?, options, none).await?;
-        }
-        let options = BasicConsumeOptions::default();
-        all.push(channel.basic_consume(queue.into(), queue.into(), options, FieldTable::default()).await?);
-    }
-    Ok(all)
 }
 
 /// Reads a command as `wire.md` says; one that lacks a part is nothing that the orchestrator may send.

@@ -3,6 +3,7 @@
 mod args;
 mod check;
 mod completions;
+mod demo;
 mod exit;
 mod inbox;
 mod journal;
@@ -16,6 +17,7 @@ mod run;
 mod show;
 mod status;
 mod survey;
+mod test;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -53,8 +55,12 @@ enum Verb {
     Run(run::Args),
     /// Load the definitions again, as SIGHUP does
     Reload(reload::Args),
+    /// Show everything at work in one process, without a broker
+    Demo(demo::Args),
     /// Check definitions and configuration
     Check(check::Args),
+    /// Run the scenarios of definitions
+    Test(test::Args),
     /// Daemon, broker, backlog, counts
     Status(status::Args),
     /// Instances, the newest first
@@ -110,8 +116,10 @@ fn dispatch(cli: &Cli) -> Outcome {
     let shared = &cli.shared;
     match &cli.verb {
         Verb::Run(args) => run::run(shared, args),
+        Verb::Demo(args) => demo::demo(shared, args),
         Verb::Reload(args) => reload::reload(shared, args),
         Verb::Check(args) => check::check(shared, args),
+        Verb::Test(args) => test::test(shared, args),
         Verb::Status(args) => status::status(shared, args),
         Verb::List(args) => list::list(shared, args),
         Verb::Show(args) => show::show(shared, args),

@@ -147,6 +147,15 @@ impl Output {
         self.data(&cut(&flat(text), self.columns))
     }
 
+    pub fn bar(&self, what: &str, total: u64) -> Bar {
+        let bar = indicatif::ProgressBar::new(total);
+        let form = format!("{{bar:40}} {{pos}} of {{len}} {what}, {{msg}} of the world's time");
+        if let Ok(style) = indicatif::ProgressStyle::with_template(&form) {
+            bar.set_style(style);
+        }
+        Bar { bar }
+    }
+
     /// Talk: what is said beside the data.
     pub fn say(&self, text: &str) {
         say(text);
@@ -155,6 +164,22 @@ impl Output {
     /// `3m ago`, `in 12s`.
     pub fn relative(&self, time: Timestamp) -> String {
         relative(time, self.now)
+    }
+}
+
+/// How far a long work is, on stderr; without a terminal nothing is drawn.
+pub struct Bar {
+    bar: indicatif::ProgressBar,
+}
+
+impl Bar {
+    pub fn at(&self, done: u64, message: &str) {
+        self.bar.set_message(message.to_owned());
+        self.bar.set_position(done);
+    }
+
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
     }
 }
 

@@ -21,3 +21,6 @@ pub mod participants;
 pub mod dice;
 pub mod faults;
 pub mod requests;
+
+mod actors;
+pub mod show;

@@ -145,7 +145,12 @@ impl Engine {
 
     /// How long until the next sweep or tidying; beside `next_due`, for it moves no saga.
     pub fn next_chore(&self, now: Now) -> u64 {
-        self.core.sweep.until(now)
+        let kept = self.core.cursor_kept;
+        let sweep = self.core.sweep.until(now);
+        if self.core.outbox.peek_cursor() == kept.value {
+            return sweep;
+        }
+        sweep.min(kept.at_ms.saturating_add(CURSOR_KEPT_MS).saturating_sub(now.monotonic_ms))
     }
 
     pub fn consumed(&self) -> &Consumed {

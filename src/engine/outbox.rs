@@ -99,7 +99,8 @@ impl Outbox {
 
     /// How many more may be handed out.
     pub fn room(&self) -> usize {
-        if self.out.len() >= self.window.saturating_mul(REMEMBERED) {
+        // Where nothing is under way, nothing will be confirmed either: what was lost has to go out again.
+        if self.under_way > 0 && self.out.len() >= self.window.saturating_mul(REMEMBERED) {
             return 0;
         }
         self.window.saturating_sub(self.under_way)
@@ -204,10 +205,15 @@ impl Outbox {
         Some(was)
     }
 
-    /// Everything up to here is with the broker or a straggler. Forgets what lies before it.
-    pub fn cursor(&mut self) -> i64 {
+    /// Everything up to here is with the broker or a straggler.
+    pub fn peek_cursor(&self) -> i64 {
         let open = self.out.iter().find(|(_, flight)| !flight.straggler && flight.stage != Stage::Settled);
-        let cursor = open.map_or(self.reached, |(at, _)| (at.seq - 1).min(self.reached));
+        open.map_or(self.reached, |(at, _)| (at.seq - 1).min(self.reached))
+    }
+
+    /// The same; forgets what lies before it.
+    pub fn cursor(&mut self) -> i64 {
+        let cursor = self.peek_cursor();
         while let Some((at, flight)) = self.out.first_key_value()
             && at.seq <= cursor
             && flight.stage == Stage::Settled
@@ -307,6 +313,19 @@ mod tests {
         assert_eq!(seqs(&outbox.refill(vec![row(1), row(2), row(3), row(4)], 4, true)), [1, 3, 4]);
         assert!(outbox.out[&at(1)].maybe_taken);
         assert!(!outbox.out[&at(4)].maybe_taken);
+    }
+
+    #[test]
+    fn what_was_lost_finds_room_however_much_is_remembered() {
+        let mut outbox = Outbox::new(1, true, 0, 0);
+        for seq in 1..=6 {
+            let handed = outbox.refill(vec![row(seq)], seq, false);
+            assert_eq!(seqs(&handed), [seq]);
+            outbox.lost(at(seq));
+        }
+        outbox.reconnected(0);
+        assert_eq!(outbox.room(), 1);
+        assert_eq!(seqs(&outbox.refill(vec![row(1)], 1, false)), [1]);
     }
 
     #[test]

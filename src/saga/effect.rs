@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::event::{Message, Subject};
 use super::ids::InstanceId;
+use super::json::{self, Limits};
 use super::time::Timestamp;
 
 /// JSON text as it goes out, byte for byte.
@@ -25,7 +26,7 @@ impl Json {
     }
 
     pub fn value(&self) -> Value {
-        serde_json::from_str(self.0.get()).expect("kept JSON is JSON")
+        json::parse(self.0.get().as_bytes(), &Limits::STORED).expect("kept JSON is JSON")
     }
 }
 

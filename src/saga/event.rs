@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::exact;
 use super::ids::CommandId;
 use super::incident::IncidentKind;
 use super::machine::Place;
@@ -24,10 +25,11 @@ pub struct Message {
     pub time: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(default, skip_serializing_if = "Map::is_empty", deserialize_with = "exact::fields")]
     pub headers: Map<String, Value>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub routing_key: String,
+    #[serde(deserialize_with = "exact::value")]
     pub body: Value,
 }
 
@@ -100,8 +102,16 @@ pub enum Verb {
     Compensate,
     Resolve { step: String, verdict: Verdict },
     Skip,
-    Decide { choice: String, question: Option<u32>, fields: Map<String, Value> },
-    Set { values: Vec<(Vec<String>, Value)> },
+    Decide {
+        choice: String,
+        question: Option<u32>,
+        #[serde(deserialize_with = "exact::fields")]
+        fields: Map<String, Value>,
+    },
+    Set {
+        #[serde(deserialize_with = "exact::pairs")]
+        values: Vec<(Vec<String>, Value)>,
+    },
     Goto { state: String },
     Send { message: Message },
     Fire { timer: String },
@@ -114,7 +124,10 @@ pub enum Verb {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Verdict {
     /// It happened; `body` counts as the success's body.
-    Done { body: Value },
+    Done {
+        #[serde(deserialize_with = "exact::value")]
+        body: Value,
+    },
     Refused,
     /// A person took it back.
     Undone,

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::effect::{Json, Stamp};
 use super::event::Message;
+use super::exact;
 use super::ids::{CommandId, InstanceId};
 use super::incident::{Incident, IncidentKind};
 use super::machine::Machine;
@@ -69,6 +70,7 @@ pub struct Instance {
     /// Counts entries into states, from 1; 0 before the first.
     pub entry: u32,
     pub entered_at: Timestamp,
+    #[serde(deserialize_with = "exact::value")]
     pub data: Value,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
@@ -226,7 +228,7 @@ pub struct Step {
     pub kept: bool,
     /// Body of the command.
     pub body: Json,
-    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty", deserialize_with = "exact::fields")]
     pub headers: serde_json::Map<String, Value>,
     /// The header `saga-attempt` of the last that went out.
     pub attempt: u32,
@@ -234,7 +236,7 @@ pub struct Step {
     pub tries: u32,
     pub sent_at: Timestamp,
     /// The element of an `each`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "exact::optional")]
     pub item: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<Undo>,
@@ -343,12 +345,12 @@ pub struct OpenDecision {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Parts {
     /// Items of an `each` that have not been sent yet, with their place.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "exact::pairs")]
     pub waiting: Vec<(u32, Value)>,
     /// How many branches or items there are.
     pub total: u32,
     /// Bodies of the successes so far, for `collect`, by branch or place.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "exact::pairs")]
     pub collected: Vec<(Part, Value)>,
     /// Branches or items that were settled by an answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -9,6 +9,7 @@ pub mod duration;
 pub mod effect;
 pub mod emit;
 pub mod event;
+pub mod exact;
 pub mod expression;
 pub mod ids;
 pub mod incident;

@@ -62,6 +62,15 @@ pub fn run_file(
     Ok(outcomes.collect())
 }
 
+/// What is wrong with the scenarios of one file; nothing is run.
+pub fn check_file(path: &Path, text: &str, machines: &[Arc<Machine>]) -> Vec<Diagnostic> {
+    let name = path.display().to_string();
+    match parse(&name, text) {
+        Ok(file) => check::check(&file, &name, machines),
+        Err(mistakes) => mistakes,
+    }
+}
+
 /// The definition beside the file, and those that a step names with `for: <saga>/<key>`; no other sees the messages.
 fn involved(file: &ScenarioFile, machines: &[Arc<Machine>]) -> Vec<Arc<Machine>> {
     let steps = file.scenarios.iter().flat_map(|scenario| &scenario.steps);

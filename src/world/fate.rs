@@ -32,8 +32,8 @@ pub enum Verdict {
     Nack,
     /// It comes back, though there may be a queue.
     Return,
-    /// The message arrives; its confirm never does, and the connection is gone.
-    Lose,
+    /// The connection goes before its confirm; the message may have arrived, or not.
+    Lose { arrives: bool },
 }
 
 /// Decides what goes wrong. What it does not say otherwise goes right.

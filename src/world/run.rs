@@ -150,8 +150,7 @@ impl World {
 
     /// A service joins: its queue is bound.
     pub fn join(&mut self, participant: Box<dyn Participant>) {
-        self.bindings
-            .push(Binding { address: participant.address().to_owned(), hears: participant.hears() });
+        self.bindings.push(Binding { address: participant.address().to_owned(), hears: participant.hears() });
         self.participants.push(participant);
     }
 
@@ -301,6 +300,17 @@ impl World {
         }
         self.forward(until_ms.min(self.now.monotonic_ms.saturating_add(ms)));
         Ok(())
+    }
+
+    /// Lets the engine do its chores: the sweep, forgetting, writing down what had time. Takes a few minutes.
+    pub fn tidy(&mut self) -> Result<(), WorldError> {
+        for _ in 0..3 {
+            self.forward(self.now.monotonic_ms.saturating_add(61_000));
+            if self.engine.is_some() {
+                self.batch()?;
+            }
+        }
+        self.settle()
     }
 
     /// Lets everything happen that happens without time going by.
@@ -553,17 +563,20 @@ impl World {
             _ if routed.returned => Published::Returned { reason: "312 NO_ROUTE".to_owned() },
             _ => Published::Confirmed,
         };
-        if outcome != Published::Confirmed {
+        if outcome != Published::Confirmed || verdict == (Verdict::Lose { arrives: false }) {
             routed = super::broker::Routed::default();
         }
         let raw = wire.delivered();
         self.arrive(&raw, routed.daemon, &routed.participants);
-        if outcome == Published::Confirmed && raw.exchange == self.broker.addresses.events_exchange {
+        let arrived = outcome == Published::Confirmed && verdict != (Verdict::Lose { arrives: false });
+        if arrived && raw.exchange == self.broker.addresses.events_exchange {
             self.heard.push(raw);
         }
-        self.seen.push(Seen { at, message, outcome: outcome.clone() });
+        if arrived || outcome != Published::Confirmed {
+            self.seen.push(Seen { at, message, outcome: outcome.clone() });
+        }
         match verdict {
-            Verdict::Lose => return true,
+            Verdict::Lose { .. } => return true,
             Verdict::Take { confirm_after_ms } => told(self, outcome, confirm_after_ms),
             Verdict::Nack | Verdict::Return => told(self, outcome, 0),
         }

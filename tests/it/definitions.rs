@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
 use sagad::saga::compile::{Loaded, SourceFile, compile_stored, load};
 use sagad::saga::diagnostic::Diagnostic;
 
@@ -122,6 +123,107 @@ fn the_index_of_codes_names_every_page() {
         fs::write(&path, &index).expect("the index can be written");
     }
     assert_eq!(fs::read_to_string(&path).expect("the index is there"), index);
+}
+
+/// What is done to a text: which line, what, and with which word.
+type Change = (prop::sample::Index, u8, prop::sample::Index);
+
+/// Words that mean something somewhere, or nothing anywhere.
+const WORDS: [&str; 32] = [
+    "next",
+    "stay",
+    "fail",
+    "retry",
+    "ignore",
+    "end:",
+    "then:",
+    "incident:",
+    "when:",
+    "set:",
+    "send:",
+    "undo:",
+    "none",
+    "pivot: true",
+    "success:",
+    "failure:",
+    "timeout:",
+    "30s",
+    "30",
+    "${data.user}",
+    "${",
+    "}",
+    "{",
+    "[",
+    "]",
+    "'",
+    "\"",
+    "- ",
+    "\t",
+    "&a",
+    "*a",
+    "\u{fe0f}ä",
+];
+
+fn changed(text: &str, changes: &[Change]) -> String {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    for (line, what, word) in changes {
+        if lines.is_empty() {
+            break;
+        }
+        let at = line.index(lines.len());
+        let word = WORDS[word.index(WORDS.len())];
+        let letters: Vec<char> = lines[at].chars().collect();
+        let middle = letters.len() / 2;
+        match what {
+            0 => drop(lines.remove(at)),
+            1 => lines.insert(at, lines[at].clone()),
+            2 => lines.swap(at, 0),
+            3 => lines[at].insert_str(0, "  "),
+            4 => lines[at] = lines[at].trim_start().to_owned(),
+            5 => lines[at] = letters[..middle].iter().collect(),
+            6 => lines[at] = format!("{}{word}", lines[at]),
+            7 => {
+                lines[at] = letters[..middle]
+                    .iter()
+                    .chain(&word.chars().collect::<Vec<_>>())
+                    .chain(&letters[middle..])
+                    .collect()
+            }
+            8 => lines[at] = lines[at].split_once(':').map_or(String::new(), |(key, _)| format!("{key}: {word}")),
+            9 => lines[at] = lines[at].replacen(|letter: char| letter.is_alphabetic(), word, 1),
+            _ => lines.truncate(at + 1),
+        }
+    }
+    lines.join("\n")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_spoilt_saga_is_refused_in_order(
+        which in 0..4_usize,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 0..11_u8, any::<prop::sample::Index>()), 1..6),
+    ) {
+        let valid = cases_folder().join("valid/everything.yaml");
+        let shipped = sources_in(&root().join("sagas"));
+        let original = if which < shipped.len() { shipped[which].clone() } else { source(&valid) };
+        let spoilt = SourceFile { text: changed(&original.text, &changes), ..original };
+        let loaded = load(std::slice::from_ref(&spoilt));
+        let lines = u32::try_from(spoilt.text.lines().count().max(1)).expect("a short text");
+        for diagnostic in &loaded.diagnostics {
+            prop_assert!(!diagnostic.message.is_empty() && !diagnostic.hint.is_empty(), "{diagnostic:?}");
+            let place = diagnostic.place;
+            prop_assert!(place.line >= 1 && place.line <= lines && place.column >= 1, "{diagnostic:?}\n{}", spoilt.text);
+            prop_assert!((place.end_line, place.end_column) >= (place.line, place.column), "{diagnostic:?}");
+        }
+        prop_assert_eq!(loaded.has_errors(), loaded.machines.is_empty());
+        for machine in &loaded.machines {
+            let stored = compile_stored(&machine.source, &machine.file);
+            prop_assert_eq!(stored.map(|stored| stored.digest).map_err(|_| ()), Ok(machine.digest));
+        }
+        render(&loaded, std::slice::from_ref(&spoilt));
+    }
 }
 
 /// One line of a list.

@@ -1,7 +1,11 @@
 //! The tests that need more than one module: one crate, so that it is linked once.
 
-mod documents;
+mod amqp;
+mod broker;
+mod cli;
 mod definitions;
+mod documents;
+mod scenarios;
+mod simulate;
 mod store;
 mod tidy;
-mod scenarios;

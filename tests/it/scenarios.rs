@@ -49,3 +49,10 @@ fn each_cell_of_the_table_of_answers_holds() {
     assert!(failed.is_empty(), "{passed} passed, {} failed:\n{}", failed.len(), failed.join("\n\n"));
     assert!(passed > 0);
 }
+
+#[test]
+fn the_scenarios_of_the_shipped_sagas_hold() {
+    let (passed, failed) = run_folder(Path::new("sagas"));
+    assert!(failed.is_empty(), "{passed} passed, {} failed:\n{}", failed.len(), failed.join("\n\n"));
+    assert!(passed > 0);
+}

@@ -22,7 +22,7 @@ use super::publisher::Sending;
 use super::reader::{Command, Reader, ReaderEnd};
 use super::status::Board;
 use super::topology::{self, TopologyError};
-use super::words::plain;
+use super::words::{answered, plain, short};
 use crate::bus::BusConfig;
 use crate::bus::envelope::{Binding, Types};
 use crate::engine::{BusState, Consumed, EngineHandle};
@@ -170,21 +170,17 @@ impl Consumer {
         connection: &Connection,
         consumed: &watch::Receiver<Arc<Consumed>>,
     ) -> Result<Subscribed, lapin::Error> {
-        loop {
-            let waiting = self.alone(connection).await?;
-            if let Some((acks, reader)) = self.subscribe(connection, consumed).await? {
-                let pulse = pulse::start(connection, &self.config.queue).await?;
-                return Ok(Subscribed::start(self, acks, reader, waiting, pulse));
-            }
-        }
+        let waiting = self.alone(connection).await?;
+        let (acks, reader, pulse) = answered(self.subscribe(connection, consumed)).await?;
+        Ok(Subscribed::start(self, acks, reader, waiting, pulse))
     }
 
     /// Waits until nobody else consumes, so that a copy of a database cannot take part unseen. Returns how many
     /// messages are waiting.
     async fn alone(&self, connection: &Connection) -> Result<u64, lapin::Error> {
-        let channel = connection.create_channel().await?;
+        let channel = answered(connection.create_channel()).await?;
         loop {
-            let state = topology::look(&channel, &self.config.queue).await?;
+            let state = answered(topology::look(&channel, &self.config.queue)).await?;
             if state.consumers == 0 {
                 channel.close(200, "done".into()).await?;
                 return Ok(state.messages);
@@ -195,29 +191,26 @@ impl Consumer {
     }
 
     async fn say_not_alone(&self, others: u32) {
-        let queue = &self.config.queue;
-        let reason = format!("queue '{queue}' has another consumer ({others}); is it a second daemon? waiting for it to go");
+        let reason = not_alone(&self.config.queue, others);
         // The connection is good, so this is said even where the wait for the broker has been.
-        let mut said = false;
-        self.board.note(|status| said = status.error.as_ref() == Some(&reason));
-        if !said {
+        if !self.board.see(|status| status.error.as_ref() == Some(&reason)) {
             self.board.note(|status| {
                 status.connected = false;
                 status.error = Some(reason.clone());
             });
             tracing::warn!("{reason}");
             // An engine that has ended is noticed by the reader.
-            drop(self.engine.bus(BusState::Down { error: reason }).await);
+            let _ = self.engine.bus(BusState::Down { error: reason }).await;
         }
     }
 
-    /// Subscribes, unless somebody else did so in the same moment.
     async fn subscribe(
         &mut self,
         connection: &Connection,
         consumed: &watch::Receiver<Arc<Consumed>>,
-    ) -> Result<Option<(AckChannel, Reader)>, lapin::Error> {
+    ) -> Result<(AckChannel, Reader, Pulse), lapin::Error> {
         let channel = connection.create_channel().await?;
+        let asking = connection.create_channel().await?;
         let count = match self.prefetch {
             Prefetch::Normal => self.config.prefetch.max(1),
             Prefetch::Quarantine => 1,
@@ -226,17 +219,8 @@ impl Consumer {
         let queue = short(&self.config.queue)?;
         let tag = short(&format!("sagad-{}", self.database.0))?;
         let options = BasicConsumeOptions::default();
+        // Nothing is asked between this and the reading: a message that cannot be parsed would leave it unanswered.
         let stream = channel.basic_consume(queue, tag.clone(), options, FieldTable::default()).await?;
-        let looked = connection.create_channel().await?;
-        let state = topology::look(&looked, &self.config.queue).await?;
-        looked.close(200, "done".into()).await?;
-        if state.consumers > 1 {
-            drop(stream);
-            channel.close(200, "not alone".into()).await?;
-            self.say_not_alone(state.consumers - 1).await;
-            tokio::time::sleep(self.backoff.next()).await;
-            return Ok(None);
-        }
         let slot = self.acks.open();
         let reader = Reader {
             stream,
@@ -246,7 +230,8 @@ impl Consumer {
             limits: self.config.limits(),
             board: self.board.clone(),
         };
-        Ok(Some((AckChannel { channel, tag, slot, ledger: Ledger::default() }, reader)))
+        let pulse = pulse::start(asking, &self.config.queue);
+        Ok((AckChannel { channel, tag, slot, ledger: Ledger::default() }, reader, pulse))
     }
 }
 
@@ -320,7 +305,7 @@ impl Subscribed {
             tokio::select! {
                 end = &mut self.reader => return self.ended(consumer, end, stopping).await,
                 () = self.acks.slot.woken.notified() => {
-                    if let Err(error) = self.acks.flush().await {
+                    if let Err(error) = answered(self.acks.flush()).await {
                         return Over::End(End::Lost(plain(&error)));
                     }
                 }
@@ -328,12 +313,19 @@ impl Subscribed {
                     stopping = true;
                     // What is prefetched still comes, and then the end of the stream.
                     let cancel = self.acks.channel.basic_cancel(self.acks.tag.clone(), BasicCancelOptions::default());
-                    if let Err(error) = cancel.await {
+                    if let Err(error) = answered(cancel).await {
                         return Over::End(End::Lost(plain(&error)));
                     }
                 }
                 Ok(()) = consumer.sending.changed() => self.say(consumer).await,
-                Ok(()) = self.pulse.changed() => self.say(consumer).await,
+                Ok(()) = self.pulse.changed() => {
+                    // Two may have looked in the same moment. Who sees it goes, and looks again.
+                    let others = self.pulse.consumers().saturating_sub(1);
+                    if others > 0 {
+                        return Over::End(End::Lost(not_alone(&consumer.config.queue, others)));
+                    }
+                    self.say(consumer).await;
+                }
                 Ok(()) = consumed.changed() => {
                     if let Some(end) = self.bind(consumer, connection, consumed).await {
                         return Over::End(end);
@@ -379,13 +371,13 @@ impl Subscribed {
 
     /// Waits until everything that was read is acknowledged.
     async fn settle(&mut self) -> Result<(), lapin::Error> {
-        self.acks.flush().await?;
+        answered(self.acks.flush()).await?;
         while self.acks.ledger.count() < *self.read.borrow() {
             self.acks.slot.woken.notified().await;
-            self.acks.flush().await?;
+            answered(self.acks.flush()).await?;
         }
         // The channel's own end, so that the last acknowledgement has arrived.
-        self.acks.channel.close(200, "bye".into()).await
+        answered(self.acks.channel.close(200, "bye".into())).await
     }
 
     /// Tells the engine whether it both consumes and publishes, where that has changed.
@@ -408,7 +400,7 @@ impl Subscribed {
         self.said = Some(trouble.is_none());
         let command = trouble.map_or(Command::Up { waiting: self.pulse.messages() }, Command::Down);
         // A reader that has ended tells so itself.
-        drop(self.commands.send(command).await);
+        let _ = self.commands.send(command).await;
     }
 
     async fn bind(
@@ -435,7 +427,7 @@ impl Subscribed {
         consumer.board.note(|status| status.quarantine = false);
         tracing::info!(queue = %consumer.config.queue, "what could not be parsed is gone from the queue");
         let cancel = self.acks.channel.basic_cancel(self.acks.tag.clone(), BasicCancelOptions::default());
-        if let Err(error) = cancel.await {
+        if let Err(error) = answered(cancel).await {
             return Over::End(End::Lost(plain(&error)));
         }
         match (&mut self.reader).await {
@@ -449,16 +441,14 @@ impl Subscribed {
 }
 
 fn lacks(consumer: &Consumer) -> bool {
-    let mut lacks = false;
-    consumer.board.note(|status| lacks = !status.findings.is_empty());
-    lacks
+    consumer.board.see(|status| !status.findings.is_empty())
+}
+
+fn not_alone(queue: &str, others: u32) -> String {
+    format!("queue '{queue}' has another consumer ({others}); is it a second daemon? waiting for it to go")
 }
 
 /// The event types in the form in which a message is decoded.
 pub(super) fn types_of(consumed: &Consumed) -> Types {
     Types::listed(consumed.iter().map(|(kind, origin)| (kind.clone(), origin.clone())))
-}
-
-fn short(name: &str) -> Result<ShortString, lapin::Error> {
-    ShortString::try_new(name).map_err(|error| std::io::Error::other(error.to_string()).into())
 }

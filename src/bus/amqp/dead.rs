@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -21,7 +21,7 @@ use super::consumer::types_of;
 use super::convert::raw;
 use super::status::Board;
 use super::topology;
-use super::words::{is_parsing, plain};
+use super::words::{answered, is_parsing, plain, short};
 use crate::bus::BusConfig;
 use crate::bus::envelope::decode;
 use crate::engine::{AckToken, Delivery, EngineHandle, Raw};
@@ -93,17 +93,17 @@ impl DeadReader {
     }
 
     async fn session(&mut self, connection: &Connection) -> Result<End, lapin::Error> {
-        let looking = connection.create_channel().await?;
+        let looking = answered(connection.create_channel()).await?;
         if let Some(end) = self.wait_stuck(&looking).await? {
             return Ok(end);
         }
         self.backoff.begin_anew();
-        let channel = connection.create_channel().await?;
-        channel.basic_qos(1, BasicQosOptions::default()).await?;
+        let channel = answered(connection.create_channel()).await?;
+        answered(channel.basic_qos(1, BasicQosOptions::default())).await?;
         let slot = self.acks.open();
         let (queue, tag) = (short(&self.config.dead)?, short(&format!("sagad-{}", self.database.0))?);
         let options = BasicConsumeOptions::default();
-        let mut stream = channel.basic_consume(queue, tag, options, FieldTable::default()).await?;
+        let mut stream = answered(channel.basic_consume(queue, tag, options, FieldTable::default())).await?;
         let mut count = tokio::time::interval(COUNT_EVERY);
         loop {
             tokio::select! {
@@ -115,7 +115,7 @@ impl DeadReader {
                 }
                 () = slot.woken.notified() => {
                     for tag in slot.take() {
-                        channel.basic_ack(tag, BasicAckOptions::default()).await?;
+                        answered(channel.basic_ack(tag, BasicAckOptions::default())).await?;
                     }
                 }
                 _ = count.tick() => {
@@ -156,7 +156,7 @@ impl DeadReader {
     }
 
     async fn count(&self, looking: &Channel) -> Result<u64, lapin::Error> {
-        let messages = topology::look(looking, &self.config.dead).await?.messages;
+        let messages = answered(topology::look(looking, &self.config.dead)).await?.messages;
         self.board.note(|status| status.dead = Some(messages));
         Ok(messages)
     }
@@ -185,10 +185,6 @@ fn as_it_was(mut raw: Raw) -> Raw {
         raw.routing_key = routing_key;
     }
     raw
-}
-
-fn short(name: &str) -> Result<ShortString, lapin::Error> {
-    ShortString::try_new(name).map_err(|error| std::io::Error::other(error.to_string()).into())
 }
 
 #[cfg(test)]

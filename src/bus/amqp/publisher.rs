@@ -20,7 +20,7 @@ use super::backoff::Backoff;
 use super::connect::{self, Connector};
 use super::convert::{Sendable, sendable};
 use super::topology;
-use super::words::{code, plain};
+use super::words::{answered, code, plain};
 use crate::bus::BusConfig;
 use crate::bus::envelope::{Addresses, Wire, encode};
 use crate::engine::{EngineHandle, MessageRef, Published};
@@ -137,7 +137,7 @@ impl Publisher {
         let mut queue = VecDeque::new();
         let mut caution = Caution::default();
         loop {
-            let channel = match confirming(connection).await {
+            let channel = match answered(confirming(connection)).await {
                 Ok(channel) => channel,
                 Err(error) => return self.give_up(queue, plain(&error)).await,
             };
@@ -323,7 +323,7 @@ impl Publisher {
     async fn unknown(&self, handed: Vec<Handed>) {
         let outcomes = handed.into_iter().map(|(at, _)| (at, Published::Unknown)).collect();
         // An engine that has ended needs to know nothing.
-        drop(self.engine.published(outcomes).await);
+        let _ = self.engine.published(outcomes).await;
     }
 }
 

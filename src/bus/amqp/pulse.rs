@@ -1,11 +1,11 @@
-//! Whether the broker still answers, asked over the connection that consumes.
+//! Whether the broker still answers, asked over the connection that consumes; and whether we are alone on the queue.
 //!
 //! A frozen broker keeps its connections open until the heartbeat ends them. Until then an answer that cannot come
 //! must not be taken for silence, so the engine is told as soon as the broker misses a question.
 
 use std::time::Duration;
 
-use lapin::{Channel, Connection};
+use lapin::Channel;
 use tokio::sync::watch;
 
 use super::topology;
@@ -18,8 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Beat {
     silent: bool,
-    /// Ready in the queue when it was last asked.
+    /// Ready in the queue, and consumers of it, when it was last asked.
     messages: u64,
+    consumers: u32,
 }
 
 /// Ends when dropped.
@@ -29,11 +30,10 @@ pub(super) struct Pulse {
     task: tokio::task::JoinHandle<()>,
 }
 
-pub(super) async fn start(connection: &Connection, queue: &str) -> Result<Pulse, lapin::Error> {
-    let channel = connection.create_channel().await?;
+pub(super) fn start(channel: Channel, queue: &str) -> Pulse {
     let (beat, seen) = watch::channel(Beat::default());
     let task = tokio::spawn(ask(channel, queue.to_owned(), beat));
-    Ok(Pulse { beat: seen, task })
+    Pulse { beat: seen, task }
 }
 
 async fn ask(channel: Channel, queue: String, beat: watch::Sender<Beat>) {
@@ -52,7 +52,8 @@ async fn ask(channel: Channel, queue: String, beat: watch::Sender<Beat>) {
         let Ok(state) = answered else { return };
         beat.send_if_modified(|beat| {
             beat.messages = state.messages;
-            std::mem::take(&mut beat.silent)
+            let counted = std::mem::replace(&mut beat.consumers, state.consumers) != state.consumers;
+            std::mem::take(&mut beat.silent) || counted
         });
         tokio::time::sleep(EVERY).await;
     }
@@ -65,6 +66,10 @@ impl Pulse {
 
     pub(super) fn trouble(&self) -> Option<String> {
         self.beat.borrow().silent.then(|| format!("the broker has not answered for {} s", PATIENCE.as_secs()))
+    }
+
+    pub(super) fn consumers(&self) -> u32 {
+        self.beat.borrow().consumers
     }
 
     pub(super) fn messages(&self) -> u64 {

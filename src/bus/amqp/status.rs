@@ -52,6 +52,10 @@ impl Board {
         self.board.send_modify(change);
     }
 
+    pub(super) fn see<T>(&self, look: impl FnOnce(&BusStatus) -> T) -> T {
+        look(&self.board.borrow())
+    }
+
     /// It consumes and publishes.
     pub(super) fn up(&self, waiting: u64) {
         let now = self.now();

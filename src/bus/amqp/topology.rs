@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
 
-use super::words::{code, plain};
-use crate::bus::envelope::{Binding, SHORT_STRING_LIMIT};
+use super::words::{answered, code, plain, short};
+use crate::bus::envelope::Binding;
 use crate::bus::{BusConfig, Declare, QueueType};
 
 /// Something about the topology that is not as it should be.
@@ -139,7 +139,7 @@ pub(super) async fn bind(
     let mut made = Made::default();
     let mut desk = Desk { connection, channel: None };
     for binding in wanted {
-        match desk.bind(&config.queue, binding).await {
+        match answered(desk.bind(&config.queue, binding)).await {
             Ok(()) => {
                 made.bound.insert(binding.clone());
             }
@@ -148,7 +148,7 @@ pub(super) async fn bind(
         }
     }
     for binding in previously.difference(wanted) {
-        match desk.unbind(&config.queue, binding).await {
+        match answered(desk.unbind(&config.queue, binding)).await {
             // An exchange that is gone has taken its bindings with it.
             Ok(()) => {}
             Err(error) if is_about(&error) => {}
@@ -264,15 +264,12 @@ fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
 
-/// A name as AMQP has it. Configuration may be of any length, and the client panics over one that is too long.
-fn short(name: &str) -> Result<ShortString, lapin::Error> {
-    ShortString::try_new(name).map_err(|_| {
-        std::io::Error::other(format!("a name has {} bytes, at most {SHORT_STRING_LIMIT}", name.len())).into()
-    })
-}
-
 /// Declares a thing or looks whether it is there, on a channel of its own: an error closes the channel.
 async fn stand(connection: &Connection, thing: &Thing, how: How) -> Result<(), lapin::Error> {
+    answered(standing(connection, thing, how)).await
+}
+
+async fn standing(connection: &Connection, thing: &Thing, how: How) -> Result<(), lapin::Error> {
     let channel = connection.create_channel().await?;
     let passive = how == How::Look;
     match thing {
@@ -291,7 +288,7 @@ async fn stand(connection: &Connection, thing: &Thing, how: How) -> Result<(), l
 async fn bind_dead(connection: &Connection, config: &BusConfig) -> Result<(), lapin::Error> {
     let binding = Binding { exchange: config.dead.clone(), routing_key: String::new() };
     let mut desk = Desk { connection, channel: None };
-    desk.bind(&config.dead, &binding).await
+    answered(desk.bind(&config.dead, &binding)).await
 }
 
 /// Whether the broker spoke of this very thing, rather than the connection having gone.

@@ -6,6 +6,7 @@
 use super::facts::Facts;
 use crate::saga::definition::{Entry, Kind, Node};
 use crate::saga::diagnostic::Problem;
+use crate::saga::duration::Span;
 use crate::saga::expression::closest;
 use crate::saga::machine::{Place, StateNo};
 
@@ -25,6 +26,8 @@ pub(super) struct Context<'a> {
 /// A mapping whose keys are all known.
 pub(super) struct Fields<'n> {
     entries: Vec<(&'static str, &'n Entry)>,
+    /// Entries with unknown keys that nothing like them is known for.
+    strays: Vec<&'n Entry>,
 }
 
 impl<'n> Fields<'n> {
@@ -42,7 +45,14 @@ impl<'n> Fields<'n> {
 
     /// The same without one key, which is read apart.
     pub fn without(&self, key: &str) -> Fields<'n> {
-        Fields { entries: self.entries.iter().copied().filter(|(name, _)| *name != key).collect() }
+        let entries = self.entries.iter().copied().filter(|(name, _)| *name != key).collect();
+        Fields { entries, strays: self.strays.clone() }
+    }
+
+    /// Whether an unknown key was probably meant to be this one: its value has the shape. It has been reported, and
+    /// that this key is missing is no second mistake.
+    pub fn is_meant(&self, key: &str) -> bool {
+        self.strays.iter().any(|stray| has_shape(&stray.value, key))
     }
 
     /// Those of `keys` that are there, in the order of `keys`.
@@ -76,6 +86,7 @@ impl<'a> Context<'a> {
         let entries = self.mapping(node, what)?;
         let mut known: Vec<(&'static str, &'n Entry)> = Vec::new();
         let mut unknown = Vec::new();
+        let mut strays = Vec::new();
         for entry in entries {
             match allowed.iter().find(|key| **key == entry.key) {
                 Some(key) => known.push((key, entry)),
@@ -90,9 +101,25 @@ impl<'a> Context<'a> {
                 known.push((meant, entry));
             } else {
                 self.report("unknown-key", entry.key_place, message, key_hint(&entry.key, allowed));
+                strays.push(entry);
+                self.note_stray(&entry.value, allowed);
             }
         }
-        Some(Fields { entries: known })
+        Some(Fields { entries: known, strays })
+    }
+
+    /// An unknown key may have been meant to be `set`: its fields are not called unknown then.
+    fn note_stray(&mut self, node: &Node, allowed: &[&'static str]) {
+        if let (Kind::Map(entries), true) = (&node.kind, allowed.contains(&"set") || allowed.contains(&"data")) {
+            self.facts.set.extend(entries.iter().filter_map(|entry| entry.key.split('.').next()).map(str::to_owned));
+        }
+    }
+
+    /// A key that must be there. `owner` is the key of what lacks it.
+    pub fn missing(&mut self, fields: &Fields<'_>, owner: Place, what: &str, key: &str, hint: impl Into<String>) {
+        if !fields.is_meant(key) {
+            self.report("missing-key", owner, format!("{what} lacks `{key}`"), hint);
+        }
     }
 
     /// The entries of a mapping whose keys are names of the author's.
@@ -155,6 +182,21 @@ impl<'a> Context<'a> {
             self.report("unknown-state", place, format!("there is no state `{name}`"), hint);
         }
         meant.and_then(|meant| self.states.iter().position(|state| *state == meant))
+    }
+}
+
+/// Whether a value looks like that of a key.
+fn has_shape(node: &Node, key: &str) -> bool {
+    let is_command = |text: &str| text.contains('.') && !text.contains([' ', '$']);
+    match (key, &node.kind) {
+        ("send", Kind::Scalar(_)) => node.text().is_some_and(is_command),
+        ("undo", Kind::Scalar(_)) => node.text().is_some_and(|text| is_command(text) || text == "none"),
+        ("undo", Kind::Map(_)) => node.get("send").is_some(),
+        ("timeout" | "after", Kind::Scalar(scalar)) => Span::parse(&scalar.text).is_ok(),
+        ("timeout", Kind::Map(_)) => node.get("after").is_some(),
+        ("then" | "key" | "success" | "event" | "command" | "ask" | "saga", Kind::Scalar(_)) => !node.is_empty(),
+        ("success" | "start" | "states" | "choices", Kind::Map(_)) => true,
+        _ => false,
     }
 }
 

@@ -50,29 +50,21 @@ impl Context<'_> {
             ("states", "name the states, each with what it does"),
         ] {
             if !fields.has(key) {
-                self.missing(owner, "the saga", key, hint);
+                self.missing(&fields, owner, "the saga", key, hint);
             }
         }
         let name = fields.value("saga").map(|node| self.saga_name(node)).unwrap_or_default();
         let about = fields.value("about").and_then(|node| self.text(node, "`about`")).map(str::to_owned);
         let defaults = self.defaults(&fields);
         // States first: transitions elsewhere name them.
-        let states = match fields.get("states") {
-            Some(entry) => self.read_states(entry, &defaults),
-            None => {
-                self.facts.graph_broken = true;
-                IndexMap::new()
-            }
-        };
+        let states = fields.get("states").map(|entry| self.read_states(entry, &defaults)).unwrap_or_default();
+        self.facts.graph_broken |= !fields.has("states");
         self.check_default_timeout(&defaults);
-        let starts = match fields.get("start") {
-            Some(entry) => self.starts(entry),
-            None => {
-                self.facts.routes_broken = true;
-                self.facts.open_data = true;
-                IndexMap::new()
-            }
-        };
+        let starts = fields.get("start").map(|entry| self.starts(entry)).unwrap_or_default();
+        if !fields.has("start") {
+            self.facts.routes_broken = true;
+            self.facts.open_data = true;
+        }
         let events = fields.get("events").map(|entry| self.events(entry)).unwrap_or_default();
         let on = fields.get("on").map(|entry| self.top_on(entry)).unwrap_or_default();
         let pivot_at_start =
@@ -144,7 +136,7 @@ impl Context<'_> {
             return Some(Deadline { after, ways: Vec::new(), place });
         }
         let fields = self.fields(node, "a deadline", &transition_keys(&["after"]))?;
-        let after = self.after(&fields, node.place, place, "a deadline");
+        let after = self.after(&fields, place, "a deadline");
         let at = At { spot: Spot::Deadline, state: None, event: None, owner: place, here: Here::clock(None) };
         let way = self.long(&fields, node.place, &at);
         Some(Deadline { after: after?, ways: vec![way], place })

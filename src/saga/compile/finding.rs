@@ -56,7 +56,7 @@ impl Context<'_> {
         let unmatched = self.unmatched(&fields);
         let Some(key) = fields.value("key") else {
             let message = format!("the start event `{}`", entry.key);
-            self.missing(entry.key_place, &message, "key", "say which instance it is: `key: event.<field>`");
+            self.missing(&fields, entry.key_place, &message, "key", "say which instance it is: `key: event.<field>`");
             return None;
         };
         let key = self.expression(key, &here)?;
@@ -117,7 +117,7 @@ impl Context<'_> {
             None => {
                 let message = format!("the event `{}`", entry.key);
                 let hint = "say how it finds its instance: `key: event.<field>`, `find: { … }` or `instance: true`";
-                self.missing(entry.key_place, &message, "key", hint);
+                self.missing(&fields, entry.key_place, &message, "key", hint);
                 return None;
             }
         };
@@ -198,7 +198,13 @@ impl Context<'_> {
 
     fn short_string(&mut self, fields: &Fields<'_>, key: &str, owner: Place) -> Option<String> {
         let Some(node) = fields.value(key) else {
-            self.missing(owner, "`from`", key, "name the exchange and the routing key that the event comes with");
+            self.missing(
+                fields,
+                owner,
+                "`from`",
+                key,
+                "name the exchange and the routing key that the event comes with",
+            );
             return None;
         };
         let text = self.text(node, &format!("`{key}`"))?;

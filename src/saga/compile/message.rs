@@ -90,7 +90,7 @@ impl Context<'_> {
         let when = fields.value("when").and_then(|when| self.expression(when, here));
         let to_event = fields.value("to").is_some_and(|to| self.reply_to_event(to, here));
         let Some(recipient) = fields.value(name) else {
-            self.missing(node.place, what, name, format!("say which: `{name}: …`"));
+            self.missing(&fields, node.place, what, name, format!("say which: `{name}: …`"));
             return None;
         };
         let to = self.recipient(recipient, way, to_event)?;

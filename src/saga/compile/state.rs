@@ -124,7 +124,7 @@ impl Context<'_> {
             None => {
                 if let Some((key, _)) = fields.among(&STEP).first() {
                     let hint = format!("`{key}` belongs to a step: add `send: <address>.<Command>`, or remove it");
-                    self.missing(owner, "this state", "send", hint);
+                    self.missing(fields, owner, "this state", "send", hint);
                 }
             }
             Some("send" | "each") => {}
@@ -179,7 +179,13 @@ impl Context<'_> {
             self.label(&branch.key, branch.key_place, "a branch");
             let Some(keys) = self.fields(&branch.value, "a branch", &allowed) else { continue };
             if !keys.has("send") {
-                self.missing(branch.key_place, "a branch", "send", "name its command: `send: <address>.<Command>`");
+                self.missing(
+                    &keys,
+                    branch.key_place,
+                    "a branch",
+                    "send",
+                    "name its command: `send: <address>.<Command>`",
+                );
                 continue;
             }
             let whose = Whose { owner: branch.key_place, branch: Some(&branch.key), ..whose };
@@ -198,7 +204,13 @@ impl Context<'_> {
         let at_once = fields.value("at_once").and_then(|node| self.integer(node, "`at_once`", 1..=MAX_PARTS));
         let collect = self.collect(fields);
         if !fields.has("send") {
-            self.missing(whose.owner, "a state with `each`", "send", "name the command that goes out for each item");
+            self.missing(
+                fields,
+                whose.owner,
+                "a state with `each`",
+                "send",
+                "name the command that goes out for each item",
+            );
             return None;
         }
         let step = self.step(fields, Whose { item: Some(&bind), later: fields.has("at_once"), ..whose }, defaults);
@@ -268,10 +280,18 @@ impl Context<'_> {
                 self.report("wrong-type", ask.place, message, "write the question that a person reads");
             }
             Some(ask) => decision.ask = self.template(ask, &Here::entry(state)),
-            None => self.missing(entry.key_place, "a decision", "ask", "write the question that a person reads"),
+            None => {
+                self.missing(&fields, entry.key_place, "a decision", "ask", "write the question that a person reads")
+            }
         }
         let Some(choices) = fields.get("choices") else {
-            self.missing(entry.key_place, "a decision", "choices", "name what may be chosen, and where each leads");
+            self.missing(
+                &fields,
+                entry.key_place,
+                "a decision",
+                "choices",
+                "name what may be chosen, and where each leads",
+            );
             self.facts.graph_broken = true;
             return decision;
         };
@@ -390,7 +410,7 @@ impl Context<'_> {
             }
         }
         let Some((key, entry)) = kind else {
-            self.missing(place, "a timer", "after", "say when: `after: 15m`, `at: <time>` or `every: 1h`");
+            self.missing(fields, place, "a timer", "after", "say when: `after: 15m`, `at: <time>` or `every: 1h`");
             return None;
         };
         match key {

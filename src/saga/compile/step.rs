@@ -73,7 +73,7 @@ impl Context<'_> {
             && !fields.has("success")
         {
             let hint = "name the event that says it was done, or leave `failure` out if nobody answers";
-            self.missing(entry.key_place, "a step with `failure`", "success", hint);
+            self.missing(fields, entry.key_place, "a step with `failure`", "success", hint);
         }
         if !fields.has("success") && !whose.is_part() {
             let at = At { spot: Spot::Confirm, state: Some(whose.state), event: None, owner: whose.owner, here: body };
@@ -100,7 +100,9 @@ impl Context<'_> {
         };
         let late = [("undo", LateSuccess::Undo), ("incident", LateSuccess::Incident)];
         let late_success = fields.value("late_success").and_then(|node| self.word(node, "`late_success`", &late));
-        let undo_broken = (fields.has("undo") && matches!(undo, UndoRule::Absent)) || (pivot && whose.is_part());
+        let undo_broken = fields.is_meant("undo")
+            || (fields.has("undo") && matches!(undo, UndoRule::Absent))
+            || (pivot && whose.is_part());
         self.facts.steps.push(StepFact {
             state: whose.state,
             part: whose.branch.map(str::to_owned),
@@ -143,7 +145,7 @@ impl Context<'_> {
             return self.timeout_value(&entry.value, entry.key_place, Some(whose));
         }
         let Some(node) = defaults.timeout else {
-            if awaits {
+            if awaits && !fields.is_meant("timeout") {
                 let hint = "add `timeout: 30s`, here or in `defaults`: how long an answer is awaited";
                 self.report("missing-timeout", whose.owner, "an answer is awaited here without a `timeout`", hint);
             }
@@ -172,7 +174,7 @@ impl Context<'_> {
             return Some(Timeout { after, ways: Vec::new() });
         }
         let fields = self.fields(node, "a time limit", &transition_keys(&["after"]))?;
-        let after = self.after(&fields, node.place, owner, "a time limit");
+        let after = self.after(&fields, owner, "a time limit");
         let state = whose.map(|whose| whose.state);
         let here = Here::silence(state).in_each(whose.and_then(|whose| whose.item));
         let at = At { spot: Spot::Timeout, state, event: None, owner, here };
@@ -181,15 +183,12 @@ impl Context<'_> {
     }
 
     /// The duration beside a transition.
-    pub fn after(&mut self, fields: &Fields<'_>, place: Place, owner: Place, what: &str) -> Option<Span> {
-        match fields.value("after") {
-            Some(node) => self.span(node, "`after`", Least::Positive),
-            None => {
-                let at = if owner == Place::default() { place } else { owner };
-                self.missing(at, what, "after", "say how long, such as `after: 30s`");
-                None
-            }
-        }
+    pub fn after(&mut self, fields: &Fields<'_>, owner: Place, what: &str) -> Option<Span> {
+        let Some(node) = fields.value("after") else {
+            self.missing(fields, owner, what, "after", "say how long, such as `after: 30s`");
+            return None;
+        };
+        self.span(node, "`after`", Least::Positive)
     }
 
     /// `rest` gives what is not said.
@@ -299,17 +298,18 @@ impl Context<'_> {
             && !fields.has("success")
         {
             let hint = "name the event that says it was taken back";
-            self.missing(entry.key_place, "an undo with `failure`", "success", hint);
+            self.missing(&fields, entry.key_place, "an undo with `failure`", "success", hint);
         }
         let timeout = fields
             .value("timeout")
             .and_then(|node| self.span(node, "a time limit", Least::Positive))
             .unwrap_or(timeout);
-        let retry = fields.value("retry").map(|node| self.retry(node, &undo_retry())).unwrap_or(retry);
+        let retry = fields.value("retry").map_or(retry, |node| self.retry(node, &undo_retry()));
         let in_doubt = [("undo", InDoubt::Undo), ("leave", InDoubt::Leave)];
         let in_doubt = fields.value("in_doubt").and_then(|node| self.word(node, "`in_doubt`", &in_doubt));
         let Some(send) = fields.value("send") else {
             self.missing(
+                &fields,
                 entry.key_place,
                 "an undo",
                 "send",

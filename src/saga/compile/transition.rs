@@ -173,6 +173,9 @@ impl Context<'_> {
     fn target(&mut self, fields: &Fields<'_>, place: Place, at: &At<'_>) -> (Then, Goes, bool, Place) {
         let Some((key, entry)) = self.at_most_one(fields, &TARGETS) else {
             if let Some((then, goes)) = at.spot.default() {
+                if fields.is_meant("then") {
+                    self.note_way(at, at.event, Goes::Nowhere, true, place);
+                }
                 return (then, goes, false, place);
             }
             let what = match at.event {
@@ -180,7 +183,7 @@ impl Context<'_> {
                 None => "this transition".to_owned(),
             };
             let hint = format!("say where it leads: a state, or one of {}", quoted(at.spot.allowed()));
-            self.missing(at.owner, &what, "then", hint);
+            self.missing(fields, at.owner, &what, "then", hint);
             return (Then::State(NOWHERE), Goes::Nowhere, true, place);
         };
         let value = &entry.value;
@@ -248,7 +251,10 @@ impl Context<'_> {
         };
         if !at.spot.allowed().contains(&word) {
             self.not_allowed(word, place, at.spot);
-            return (Then::State(NOWHERE), Goes::Nowhere);
+            // Something else was meant, perhaps what holds without it.
+            self.note_way(at, at.event, Goes::Nowhere, true, place);
+            let default = at.spot.default().filter(|(_, goes)| *goes == Goes::Next);
+            return default.unwrap_or((Then::State(NOWHERE), Goes::Nowhere));
         }
         (then, goes)
     }

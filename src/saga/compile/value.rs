@@ -38,11 +38,6 @@ impl Context<'_> {
         text
     }
 
-    /// A key that must be there. `owner` is the key of what lacks it.
-    pub fn missing(&mut self, owner: Place, what: &str, key: &str, hint: impl Into<String>) {
-        self.report("missing-key", owner, format!("{what} lacks `{key}`"), hint);
-    }
-
     pub fn boolean(&mut self, node: &Node, what: &str) -> Option<bool> {
         if node.is_broken() {
             return None;
