@@ -206,7 +206,8 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), 0..11_u8, any::<prop::sample::Index>()), 1..6),
     ) {
         let valid = cases_folder().join("valid/everything.yaml");
-        let shipped = sources_in(&root().join("sagas"));
+        let mut shipped = sources_in(&root().join("sagas"));
+        shipped.retain(|source| !source.is_scenario());
         let original = if which < shipped.len() { shipped[which].clone() } else { source(&valid) };
         let spoilt = SourceFile { text: changed(&original.text, &changes), ..original };
         let loaded = load(std::slice::from_ref(&spoilt));
