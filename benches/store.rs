@@ -1,7 +1,11 @@
 //! What the store costs, beside its own ceiling: three-step sagas on a real file, 64 events a transaction, every commit
 //! synced. First the bare statements with bytes that were made before (the ceiling), then the same through the store,
-//! which serialises, digests and checks. Prints events/s and CPU per event of each, medians of several runs in turns,
+//! which serialises, digests and checks: with instances still in memory, as the engine has them while they are busy, and
+//! read again for each event. Prints events/s and CPU per event of each, medians of several runs in turns,
 //! and the ratio. `--events N` for longer runs, `--runs N`.
+
+#[path = "store/engine.rs"]
+mod through_engine;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +18,7 @@ use sagad::saga::ids::{CommandId, InstanceId, InstanceNo};
 use sagad::saga::instance::{Instance, Status, Timer, TimerKind, TimerStart};
 use sagad::saga::machine::Digest;
 use sagad::saga::time::Timestamp;
-use sagad::store::{DefinitionText, Head, MessageKey, Store, Stored, TurnRow, Weight, body_digest};
+use sagad::store::{ChainDigest, DefinitionText, Head, MessageKey, Store, Stored, TurnRow, Weight, body_digest};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -42,7 +46,9 @@ fn main() {
     let mut figures: BTreeMap<&str, Vec<Figure>> = BTreeMap::new();
     for _ in 0..runs {
         figures.entry("1 the statements alone").or_default().push(measured(events, statements));
-        figures.entry("2 the store").or_default().push(measured(events, through_the_store));
+        figures.entry("2 the store").or_default().push(measured(events, with_instances_in_memory));
+        figures.entry("3 and reading each").or_default().push(measured(events, with_instances_read));
+        figures.entry("4 engine and store").or_default().push(measured(events, through_engine::engine));
     }
     report(events, &figures);
 }
@@ -99,7 +105,8 @@ fn cpu_ms() -> f64 {
 
 /// One saga's instance as it stands after each event, with what came in and what went out.
 struct Stage {
-    instance: Instance,
+    /// Its head is known once it has been written.
+    stored: Stored,
     given: Given,
     messages: Vec<Outgoing>,
 }
@@ -107,7 +114,7 @@ struct Stage {
 fn stages(id: InstanceId, key: &str) -> Vec<Stage> {
     (0..STAGES)
         .map(|stage| Stage {
-            instance: instance(id, key, stage),
+            stored: Stored { instance: instance(id, key, stage), head: Head { seq: 0, digest: ChainDigest([0; 16]) } },
             given: given(id, stage),
             messages: messages(id, stage),
         })
@@ -218,7 +225,21 @@ fn no(saga: usize) -> InstanceNo {
     InstanceNo((AT.0.unsigned_abs() << 12) + saga as u64)
 }
 
-fn through_the_store(path: &Path, events: usize) -> Box<dyn FnOnce()> {
+#[derive(Clone, Copy)]
+enum Instances {
+    InMemory,
+    Read,
+}
+
+fn with_instances_in_memory(path: &Path, events: usize) -> Box<dyn FnOnce()> {
+    through_the_store(path, events, Instances::InMemory)
+}
+
+fn with_instances_read(path: &Path, events: usize) -> Box<dyn FnOnce()> {
+    through_the_store(path, events, Instances::Read)
+}
+
+fn through_the_store(path: &Path, events: usize, instances: Instances) -> Box<dyn FnOnce()> {
     let mut store = Store::create_or_open(path).expect("a new database opens");
     let database = store.database();
     let mut batch = store.batch().expect("it can be written");
@@ -227,37 +248,48 @@ fn through_the_store(path: &Path, events: usize) -> Box<dyn FnOnce()> {
     batch.definition_no(&text).expect("it can be written");
     batch.commit().expect("it can be written");
     let sagas = events.div_ceil(STAGES);
-    let prepared: Vec<Vec<Stage>> =
+    let mut prepared: Vec<Vec<Stage>> =
         (0..sagas).map(|saga| stages(InstanceId::new(no(saga), database), &format!("key-{saga}"))).collect();
     Box::new(move || {
         let order: Vec<(usize, usize)> = order(events).collect();
         for piece in order.chunks(BATCH) {
-            one_batch(&mut store, piece, &prepared).expect("the benchmark's own turns can be written");
+            one_batch(&mut store, piece, &mut prepared, instances).expect("the benchmark's own turns can be written");
         }
+        // Giving the prepared memory back is no part of the work.
+        std::mem::forget(prepared);
     })
 }
 
 fn one_batch(
     store: &mut Store,
     piece: &[(usize, usize)],
-    prepared: &[Vec<Stage>],
+    prepared: &mut [Vec<Stage>],
+    instances: Instances,
 ) -> Result<(), sagad::store::StoreError> {
     let mut batch = store.batch()?;
     let saga_no = batch.name_saga("bench")?;
     let mut last = 0;
     for (saga, stage) in piece {
-        let Stage { instance: after, given, messages } = &prepared[*saga][*stage];
-        let before: Option<Stored> = if *stage == 0 {
-            let key = MessageKey::of("shop", "OrderPlaced", &random_id(*saga));
-            assert_eq!(batch.seen(&key)?, None);
-            batch.remember(&key, body_digest(b"body"))?;
-            assert_eq!(batch.newest_by_key("bench", &after.key)?, None);
-            None
-        } else {
-            batch.instance(after.id.no())?
+        let (earlier, later) = prepared[*saga].split_at_mut(*stage);
+        let Stage { stored, given, messages } = &mut later[0];
+        let after = &stored.instance;
+        let read;
+        let before: Option<&Stored> = match (earlier.last(), instances) {
+            (None, _) => {
+                let key = MessageKey::of("shop", "OrderPlaced", &random_id(*saga));
+                assert_eq!(batch.seen(&key)?, None);
+                batch.remember(&key, body_digest(b"body"))?;
+                assert_eq!(batch.newest_by_key("bench", &after.key)?, None);
+                None
+            }
+            (Some(earlier), Instances::InMemory) => Some(&earlier.stored),
+            (Some(_), Instances::Read) => {
+                read = batch.instance(after.id.no())?;
+                read.as_ref()
+            }
         };
         let row = TurnRow {
-            before: before.as_ref(),
+            before,
             after,
             given,
             messages,
@@ -266,11 +298,12 @@ fn one_batch(
             notes: &[],
             listening_ms: 1000,
         };
-        let Head { seq, .. } = batch.save_turn(&row)?;
+        let head = batch.save_turn(&row)?;
         if let Some(timer) = after.timers.first() {
             batch.start_limit(after.id.no(), timer.serial, 1000, 30_000)?;
         }
-        last = seq;
+        last = head.seq;
+        stored.head = head;
     }
     batch.keep_listening(saga_no, 1000)?;
     batch.keep_cursor(last)?;
@@ -316,7 +349,7 @@ fn bytes(saga: usize, key: &str, stage: &Stage) -> Bytes {
         key: key.to_owned(),
         given: serde_json::to_string(&stage.given).expect("it serialises"),
         messages: (!stage.messages.is_empty()).then(|| serde_json::to_string(&stage.messages).expect("they serialise")),
-        body: serde_json::to_vec(&stage.instance).expect("it serialises"),
+        body: serde_json::to_vec(&stage.stored.instance).expect("it serialises"),
         inbox: MessageKey::of("shop", "OrderPlaced", &random_id(saga)).0,
     }
 }
@@ -365,7 +398,7 @@ impl<'c> Kept<'c> {
                  VALUES (?1, 1, ?2, 1, 1, 0, 1, NULL, NULL, 1, 1, ?3, ?3, NULL, ?4, ?5, ?6, ?7)",
             )?,
             update: connection.prepare(
-                "UPDATE instance SET definition = 1, status = 1, state = 1, incident = NULL, outcome = NULL, turn = ?2,
+                "UPDATE instance SET definition = 1, state = 1, incident = NULL, outcome = NULL, turn = ?2,
                         moved = ?2, updated_at = ?3, seq = ?4, digest = ?5, checksum = ?6, body = ?7 WHERE no = ?1",
             )?,
             end: connection.prepare(

@@ -78,8 +78,6 @@ struct Service {
     faults: Faults,
     dice: Dice,
     answer_to: AnswerTo,
-    /// Addresses; none stands for all.
-    only: Vec<String>,
     seen: Seen,
     /// How often each command id was answered.
     answers: HashMap<String, u32>,
@@ -114,11 +112,10 @@ enum Due {
 impl Service {
     fn new(options: &Serve) -> Service {
         Service {
-            participants: Participants::new(&options.town()),
+            participants: options.participants(),
             faults: options.faults(),
             dice: Dice::new(options.common.seed),
             answer_to: options.answer_to,
-            only: options.only.clone(),
             seen: Seen::default(),
             answers: HashMap::new(),
             connections: 0,
@@ -168,8 +165,7 @@ impl Service {
         let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
         let mut all = SelectAll::new();
-        let addresses = Participants::ADDRESSES.into_iter().filter(|address| self.is_here(address));
-        for queue in addresses.chain([REQUESTER]) {
+        for queue in self.participants.addresses().chain([REQUESTER]) {
             let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
             channel.queue_declare(queue.into(), durable, arguments.clone()).await?;
             let bindings: Vec<(&str, String)> = match queue {
@@ -184,10 +180,6 @@ impl Service {
             all.push(channel.basic_consume(queue.into(), queue.into(), options, FieldTable::default()).await?);
         }
         Ok(all)
-    }
-
-    fn is_here(&self, address: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only == address)
     }
 
     /// A line on stdin; says whether to go on.
@@ -215,7 +207,8 @@ impl Service {
             }
         };
         self.seen.note(&command, &delivery.data, &unchanging(&delivery));
-        let plan = self.faults.plan(&command);
+        // What comes again because a connection went has had its misfortune: it would be lost for good.
+        let plan = if delivery.redelivered { Plan::well() } else { self.faults.plan(&command) };
         session.last_job += 1;
         let job = session.last_job;
         let after_ms = match plan.handling {

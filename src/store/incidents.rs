@@ -117,6 +117,12 @@ impl Batch<'_> {
              WHERE no = (SELECT grouping FROM incident WHERE instance = ?1 AND number = ?2 AND closed_at IS NULL)",
             (no, number),
         )?;
+        // A group lasts as long as one of its incidents is open, or there would be ever more of them.
+        self.run(
+            "DELETE FROM incident_group WHERE open <= 0
+             AND no = (SELECT grouping FROM incident WHERE instance = ?1 AND number = ?2 AND closed_at IS NULL)",
+            (no, number),
+        )?;
         self.run(
             "UPDATE incident SET closed_at = ?3 WHERE instance = ?1 AND number = ?2 AND closed_at IS NULL",
             (no, number, at.0),

@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ const MOST_BYTES: u64 = 4096;
 /// Who holds a database, as the lock's file tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
+    /// 0 where the file does not tell.
     pub pid: u32,
     /// RFC 3339.
     pub started_at: String,
@@ -60,16 +61,14 @@ impl Lock {
                     std::thread::sleep(BETWEEN_TRIES);
                 }
                 Err(TryLockError::WouldBlock) => {
-                    let holder = read_holder(&file);
-                    return Err(StoreError::Held {
-                        path: database.to_owned(),
-                        pid: holder.as_ref().map_or(0, |holder| holder.pid),
-                        since: holder.map(|holder| holder.started_at),
-                    });
+                    let Holder { pid, started_at, .. } = read_holder(&file);
+                    let since = Some(started_at).filter(|since| !since.is_empty());
+                    return Err(StoreError::Held { path: database.to_owned(), pid, since });
                 }
                 Err(TryLockError::Error(error)) => return Err(failed(error.to_string())),
             }
         }
+        belongs_to_the_owner(&file, database);
         let mut lock = Lock { file, path };
         lock.tell(holder)?;
         Ok(lock)
@@ -92,7 +91,7 @@ impl Lock {
         };
         match file.try_lock_shared() {
             Ok(()) => Ok(None),
-            Err(TryLockError::WouldBlock) => Ok(read_holder(&file)),
+            Err(TryLockError::WouldBlock) => Ok(Some(read_holder(&file))),
             Err(TryLockError::Error(error)) => Err(StoreError::Open { path, reason: error.to_string() }),
         }
     }
@@ -119,9 +118,28 @@ fn lock_path(database: &Path) -> PathBuf {
     PathBuf::from(path)
 }
 
-fn read_holder(mut file: &File) -> Option<Holder> {
+/// What the file tells; after it was taken it may stand empty for an instant.
+fn read_holder(file: &File) -> Holder {
+    for _ in 0..TRIES {
+        if let Some(holder) = try_read_holder(file) {
+            return holder;
+        }
+        std::thread::sleep(BETWEEN_TRIES);
+    }
+    Holder { pid: 0, started_at: String::new(), socket: None, database: None }
+}
+
+fn try_read_holder(mut file: &File) -> Option<Holder> {
     let mut text = String::new();
     file.seek(SeekFrom::Start(0)).ok()?;
     file.take(MOST_BYTES).read_to_string(&mut text).ok()?;
     serde_json::from_str(&text).ok()
+}
+
+/// Whoever made the file: it belongs to the database's owner, so that a look by the superuser locks nobody out.
+fn belongs_to_the_owner(file: &File, database: &Path) {
+    if let Ok(owner) = std::fs::metadata(database) {
+        // Where it is not allowed, it is not needed: then the owner is who runs this.
+        let _ = std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()));
+    }
 }

@@ -51,7 +51,8 @@ CREATE TABLE instance (
 CREATE INDEX instance_key ON instance (saga, key);
 CREATE INDEX instance_live ON instance (no) WHERE ended_at IS NULL OR marks <> 0;
 CREATE INDEX instance_marked ON instance (no) WHERE marks <> 0;
-CREATE INDEX instance_ended ON instance (ended_at) WHERE ended_at IS NOT NULL;
+-- What retention may remove: abandoned and marked instances stay.
+CREATE INDEX instance_ended ON instance (ended_at) WHERE ended_at IS NOT NULL AND status <> 5 AND marks = 0;
 
 -- In commit order. A row of no instance is a message that a person published.
 CREATE TABLE log (
@@ -152,7 +153,8 @@ CREATE TABLE incident (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX incident_open ON incident (grouping, opened_at) WHERE closed_at IS NULL;
 
--- Incidents that look alike: how many are open stands here, so that nobody has to count.
+-- Open incidents that look alike: how many there are stands here, so that nobody has to count. A closed incident's
+-- grouping means nothing any more.
 CREATE TABLE incident_group (
   no    INTEGER PRIMARY KEY,
   saga  INTEGER NOT NULL,

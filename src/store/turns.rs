@@ -277,6 +277,7 @@ impl Batch<'_> {
         // A statement that names an indexed column rewrites its index, changed or not: so the common case has one of its own.
         let same_indexes = before.is_some_and(|before| {
             before.ended_at == after.ended_at
+                && before.status == after.status
                 && codes::marks(before.marks()) == columns.marks
                 && before.saga == after.saga
                 && before.key == after.key
@@ -295,12 +296,11 @@ impl Batch<'_> {
 
     fn update_unindexed(&self, columns: &Columns, checksum: i64, body: &[u8]) -> Result<usize, StoreError> {
         self.run(
-            "UPDATE instance SET definition = ?2, status = ?3, state = ?4, incident = ?5, outcome = ?6, turn = ?7,
-                    moved = ?8, updated_at = ?9, seq = ?10, digest = ?11, checksum = ?12, body = ?13 WHERE no = ?1",
+            "UPDATE instance SET definition = ?2, state = ?3, incident = ?4, outcome = ?5, turn = ?6, moved = ?7,
+                    updated_at = ?8, seq = ?9, digest = ?10, checksum = ?11, body = ?12 WHERE no = ?1",
             rusqlite::params![
                 columns.no,
                 columns.definition,
-                columns.status,
                 columns.state,
                 columns.incident,
                 columns.outcome,

@@ -12,7 +12,7 @@ use crate::saga::json;
 fn number(depth: u32) -> BoxedStrategy<String> {
     let leaf = prop_oneof![
         (-9i64..10).prop_map(|n| if n < 0 { format!("({n})") } else { n.to_string() }),
-        (-9i64..10).prop_map(|n| format!("({}.5)", n)),
+        (-9i64..10).prop_map(|n| format!("({n}.5)")),
         Just("9223372036854775807".to_owned()),
         Just("x".to_owned()),
         Just("m.a".to_owned()),

@@ -72,12 +72,11 @@ fn the_documentation_says_what_expressions_give() {
     let mut count = 0;
     for line in blocks("examples").iter().flat_map(|block| block.lines()) {
         count += 1;
-        let (found, expected) = match line.rsplit_once(" → ") {
-            Some((source, expected)) => (outcome(source, &values), Ok(read(expected).to_string())),
-            None => {
-                let (source, message) = line.rsplit_once(" ✗ ").expect("every example says what comes of it");
-                (outcome(source, &values), Err(message.to_owned()))
-            }
+        let (found, expected) = if let Some((source, expected)) = line.rsplit_once(" → ") {
+            (outcome(source, &values), Ok(read(expected).to_string()))
+        } else {
+            let (source, message) = line.rsplit_once(" ✗ ").expect("every example says what comes of it");
+            (outcome(source, &values), Err(message.to_owned()))
         };
         let found = found.map(|value| value.to_string());
         if found != expected {

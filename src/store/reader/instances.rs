@@ -21,6 +21,8 @@ const ROWS_LOOKED_AT: i64 = 20_000;
 const SHORTEST_PREFIX: usize = 8;
 /// Instances that an ambiguous prefix names.
 const MOST_NAMED: usize = 10;
+/// Ids in one selector: each is a parameter of the statement, of which SQLite takes some 32,000.
+const MOST_IDS: usize = 10_000;
 
 /// Which instances. Conditions of several kinds must all hold; an empty one holds for every instance.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -308,6 +310,9 @@ impl Choice {
             },
             None => None,
         };
+        if selector.ids.len() > MOST_IDS {
+            return Err(StoreError::defect(format!("a selector names at most {MOST_IDS} ids")));
+        }
         if !selector.ids.is_empty() {
             let marks = vec!["?"; selector.ids.len()].join(", ");
             let ids = selector.ids.iter().map(|no| signed(no.0, "instance number"));
