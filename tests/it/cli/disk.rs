@@ -1,89 +1,60 @@
-//! A disk that is full, for real: a small file system of the test's own. The daemon stops and says so; with room again
-//! it goes on where it was, and what it had taken is there.
+//! The disk is full: on a small file system of the test's own, in a mount namespace of its own.
 
-use std::path::PathBuf;
-use std::process::Command;
-
-use serde_json::json;
+use std::process::{Command, Stdio};
 
 use super::stage::Stage;
 
-/// Small enough to be full after some hundred events.
-const SMALL: &str = "size=3m";
-const LARGE: &str = "size=64m";
-/// More than the small one takes, less than the large one.
-const EVENTS: usize = 2_000;
-
-/// Ends with the test.
-struct FileSystem {
-    folder: PathBuf,
+/// Fills the file system through a daemon until that ends, makes room, and starts it again.
+const STORY: &str = r#"
+sagad=$1
+listens() {
+    until test -S small/sagad.db.sock; do kill -0 "$1" 2>/dev/null || return; sleep 0.05; done
 }
-
-impl FileSystem {
-    fn mount(folder: PathBuf) -> FileSystem {
-        std::fs::create_dir(&folder).unwrap();
-        let options = format!("{SMALL},mode=700");
-        as_root(&["mount", "-t", "tmpfs", "-o", &options, "none", folder.to_str().unwrap()]);
-        FileSystem { folder }
-    }
-
-    fn make_room(&self) {
-        let options = format!("remount,{LARGE}");
-        as_root(&["mount", "-o", &options, self.folder.to_str().unwrap()]);
-    }
-}
-
-impl Drop for FileSystem {
-    fn drop(&mut self) {
-        as_root(&["umount", "--lazy", self.folder.to_str().unwrap()]);
-    }
-}
-
-/// A file system needs root; where the tests do not run as root, `sudo` is asked.
-fn as_root(words: &[&str]) {
-    let command: Vec<&str> = if rustix::process::geteuid().is_root() {
-        words.to_vec()
-    } else {
-        ["sudo", "-n"].iter().chain(words).copied().collect()
-    };
-    let status = Command::new(command[0]).args(&command[1..]).status().unwrap();
-    assert!(status.success(), "{command:?}: {status}");
-}
+mkdir small
+mount -t tmpfs -o size=1m tmpfs small || exit 99
+"$sagad" run --db small/sagad.db 2>first.log & pid=$!
+listens $pid
+: >taken
+for n in $(seq 1000); do
+    "$sagad" publish Filler --id "m$n" --body body.json --db small/sagad.db >>taken 2>refused || break
+done
+wait $pid; echo $? >first.code
+"$sagad" status --db small/sagad.db --json >full.json
+mount -o remount,size=32m small
+"$sagad" run --db small/sagad.db 2>second.log & pid=$!
+listens $pid
+"$sagad" outbox --db small/sagad.db -o id >kept
+"$sagad" publish Filler --id after --db small/sagad.db >after
+kill -TERM $pid
+wait $pid; echo $? >second.code
+"#;
 
 #[test]
-fn a_full_disk_stops_the_daemon_and_with_room_again_it_goes_on() {
+fn a_full_disk_stops_the_daemon_and_loses_nothing() {
     let stage = Stage::new();
-    let disk = FileSystem::mount(stage.path("disk"));
-    let stage = stage.with_database("disk/sagad.db");
-    let mut daemon = stage.daemon();
-    let mut taken = 0;
-    for number in 0..EVENTS {
-        let body = json!({
-            "type": "HireRequested", "id": format!("m{number}"),
-            "data": { "id": format!("k{number}"), "car": "x".repeat(4_000) },
-        });
-        match stage.try_post("/v1/events", &body) {
-            Some((202, _)) => taken = number + 1,
-            _ => break,
-        }
+    stage.write("body.json", &format!("{{\"filler\": \"{}\"}}", "x".repeat(8_000)));
+    let told = stage.command(&[]);
+    let mut story = Command::new("unshare");
+    // An ordinary user may mount within a user namespace of its own.
+    let own_users: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
+    story.args(own_users).args(["--mount", "sh", "-c", STORY, "sh", env!("CARGO_BIN_EXE_sagad")]);
+    for (name, value) in told.get_envs() {
+        match value {
+            Some(value) => story.env(name, value),
+            None => story.env_remove(name),
+        };
     }
-    assert!(taken > 10 && taken < EVENTS, "{taken} events were taken");
-    assert_eq!(daemon.ended(), 74, "{}", stage.log());
-    let log = stage.log();
-    assert!(log.contains("full"), "what is wrong is not said:\n{log}");
-    drop(daemon);
-    assert_eq!(stage.sagad(&["list", "--json"]).code, 0, "looking goes on");
-
-    disk.make_room();
-    let daemon = stage.daemon();
-    let list = stage.json(&["list"]);
-    let there = list["instances"].as_array().unwrap().len();
-    // One more may have become durable without the answer that says so.
-    assert!(there == taken || there == taken + 1, "{taken} were taken, {there} are there");
-    stage.start("after");
-    assert_eq!(stage.json(&["show", "hire/after"])["status"], "running");
-    daemon.stop();
-    let verified = stage.json(&["journal", "--all", "--verify"]);
-    assert_eq!(verified["broken"], json!([]));
-    assert!(verified["checked"].as_u64().unwrap() > 0);
+    let ended = story.current_dir(stage.path("")).stdin(Stdio::null()).output().unwrap();
+    let read = |name: &str| std::fs::read_to_string(stage.path(name)).unwrap_or_default();
+    assert!(ended.status.success(), "mount namespaces are needed: {ended:?}");
+    assert_eq!(read("first.code").trim(), "74", "{}", read("first.log"));
+    assert!(read("first.log").contains("no space is left"), "{}", read("first.log"));
+    assert!(read("full.json").contains("\"daemon\": null"), "looking works on a full disk");
+    let (taken, kept) = (read("taken"), read("kept"));
+    assert!(taken.lines().count() > 3, "{taken}");
+    for id in taken.lines() {
+        assert!(kept.lines().any(|known| known == id), "{id} was taken and is not there any more:\n{kept}");
+    }
+    assert_eq!(read("after").trim(), "after");
+    assert_eq!(read("second.code").trim(), "0", "{}", read("second.log"));
 }

@@ -38,7 +38,6 @@ completed:
 
 pub struct Stage {
     folder: tempfile::TempDir,
-    database: &'static str,
 }
 
 pub struct Daemon<'a> {
@@ -92,12 +91,7 @@ impl Stage {
     }
 
     pub fn empty() -> Stage {
-        Stage { folder: tempfile::tempdir().unwrap(), database: "sagad.db" }
-    }
-
-    /// The database is to lie elsewhere in the folder.
-    pub fn with_database(self, database: &'static str) -> Stage {
-        Stage { database, ..self }
+        Stage { folder: tempfile::tempdir().unwrap() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -117,7 +111,6 @@ impl Stage {
             }
         }
         command.env_remove("COLUMNS").env("SAGAD_BUS__URL", NO_BROKER).env("LOGNAME", "tester");
-        command.env("SAGAD_STORE__PATH", self.database);
         command
     }
 
@@ -151,21 +144,13 @@ impl Stage {
     }
 
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
-        request(&self.socket(), &format!("GET {path}"), "")
+        request(&self.path("sagad.db.sock"), &format!("GET {path}"), "")
     }
 
     pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        self.try_post(path, body).expect("it listens")
-    }
-
-    /// `None` where nobody listens any more.
-    pub fn try_post(&self, path: &str, body: &Value) -> Option<(u16, Value)> {
-        let (status, text) = request(&self.socket(), &format!("POST {path}"), &body.to_string())?;
-        Some((status, serde_json::from_str(&text).unwrap_or(Value::Null)))
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.path(&format!("{}.sock", self.database))
+        let (status, text) =
+            request(&self.path("sagad.db.sock"), &format!("POST {path}"), &body.to_string()).expect("it listens");
+        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
     }
 
     /// An event, as if from the bus.
