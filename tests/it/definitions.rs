@@ -179,7 +179,7 @@ fn changed(text: &str, changes: &[Change]) -> String {
             1 => lines.insert(at, lines[at].clone()),
             2 => lines.swap(at, 0),
             3 => lines[at].insert_str(0, "  "),
-            4 => lines[at] = lines[at].trim_start().to_owned(),
+            4 => lines[at] = lines[at].trim_start().to_string(),
             5 => lines[at] = letters[..middle].iter().collect(),
             6 => lines[at] = format!("{}{word}", lines[at]),
             7 => {
@@ -187,7 +187,7 @@ fn changed(text: &str, changes: &[Change]) -> String {
                     .iter()
                     .chain(&word.chars().collect::<Vec<_>>())
                     .chain(&letters[middle..])
-                    .collect()
+                    .collect();
             }
             8 => lines[at] = lines[at].split_once(':').map_or(String::new(), |(key, _)| format!("{key}: {word}")),
             9 => lines[at] = lines[at].replacen(|letter: char| letter.is_alphabetic(), word, 1),
