@@ -340,7 +340,16 @@ shapes! {
 
     OrderError { code: String, message: String }
 
-    Checked { format: Format, diagnostics: Vec<Diagnostic> }
+    Checked {
+        format: Format,
+        diagnostics: Vec<Diagnostic>,
+        /// With `--explain`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        configuration: Option<Vec<ConfigurationValue>>,
+    }
+
+    /// `value` as it would be written in the file; secrets masked, empty where there is none.
+    ConfigurationValue { key: String, value: String, origin: String }
 
     Diagnostic {
         severity: String,

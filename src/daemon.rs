@@ -166,17 +166,17 @@ fn start(config: Config, bus_config: BusConfig, read: Read) -> Result<Stages, St
     let socket = http::socket::path_for(&path, config.socket(), runtime_dir.as_deref());
     let mut holder =
         Holder { pid: std::process::id(), started_at: since.to_string(), socket: Some(socket.clone()), database: None };
-    let mut lock = Lock::take(&path, &holder).map_err(database)?;
-    let store = Store::create_or_open(&path).map_err(database)?;
+    let mut lock = Lock::take(&path, &holder).map_err(|error| database(&error))?;
+    let store = Store::create_or_open(&path).map_err(|error| database(&error))?;
     let database_id = store.database();
     holder.database = Some(database_id.0.to_string());
-    lock.tell(&holder).map_err(database)?;
-    let bound = bound_before(&store, &bus_config.events_exchange).map_err(database)?;
+    lock.tell(&holder).map_err(|error| database(&error))?;
+    let bound = bound_before(&store, &bus_config.events_exchange).map_err(|error| database(&error))?;
     let loaded = read.machines.len() as u64;
     let Running { handle, outflow, thread } =
-        engine::start(store, read.machines, settings::engine(&config)).map_err(|error| match error {
+        engine::start(store, read.machines, settings::engine(&config)).map_err(|error| match &error {
             EngineError::Store(error) => database(error),
-            other => Stopped::Bug { message: other.to_string() },
+            EngineError::Thread { .. } => Stopped::Bug { message: error.to_string() },
         })?;
     let listener = match listen(&socket) {
         Ok(listener) => listener,
@@ -348,14 +348,14 @@ impl Stages {
 
 fn engine_stopped(ended: Result<std::thread::Result<Result<(), StoreError>>, tokio::task::JoinError>) -> Stopped {
     match ended {
-        Ok(Ok(Err(error))) => database(error),
+        Ok(Ok(Err(error))) => database(&error),
         Ok(Ok(Ok(()))) => Stopped::Bug { message: "the engine ended by itself".to_owned() },
         Ok(Err(_)) | Err(_) => Stopped::Bug { message: "the engine's thread panicked".to_owned() },
     }
 }
 
-fn database(error: StoreError) -> Stopped {
-    let hint = match &error {
+fn database(error: &StoreError) -> Stopped {
+    let hint = match error {
         StoreError::Held { .. } => "stop that one first, or give this one a database of its own with --db",
         StoreError::Full { .. } => "make room and start the daemon again: it goes on where it was, nothing is lost",
         StoreError::Io { .. } => "look after the disk, then start the daemon again: what was committed is safe",

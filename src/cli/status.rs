@@ -21,7 +21,7 @@ pub struct Args {
 
 pub fn status(shared: &Shared, args: &Args) -> Outcome {
     let output = shared.output();
-    let View::Status(status) = Reach::open(shared.load()?)?.look(Look::Status)? else {
+    let View::Status(status) = Reach::open(shared.load()?)?.look(&Look::Status)? else {
         unreachable!("a status answers a status")
     };
     match output.form {
@@ -85,7 +85,8 @@ fn broker(output: &Output, broker: &api::Broker) -> String {
         text.push_str(", blocks publishers");
     }
     if let Some(error) = &broker.error {
-        text.push_str(&format!(": {error}"));
+        text.push_str(": ");
+        text.push_str(error);
     }
     text
 }

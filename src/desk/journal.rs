@@ -91,31 +91,31 @@ fn cause(input: &Input, instance: &Instance) -> api::Cause {
     let step = |index: u32| instance.steps.get(index as usize);
     match input {
         Input::Start(message) | Input::Event(message) => {
-            cause.kind = "event".to_owned();
+            "event".clone_into(&mut cause.kind);
             of_message(&mut cause, message);
         }
         Input::Answer { command, message } => {
-            cause.kind = "reply".to_owned();
+            "reply".clone_into(&mut cause.kind);
             of_message(&mut cause, message);
             cause.command_id = Some(command.to_string());
         }
         Input::Timer { serial } => {
-            cause.kind = "timer".to_owned();
+            "timer".clone_into(&mut cause.kind);
             // A timer that has fired is gone from the instance: then its number is all that is left of it.
             let known = instance.timers.iter().find(|timer| timer.serial == *serial);
             cause.timer = Some(known.map_or_else(|| serial.to_string(), |timer| timer_name(&timer.what, instance)));
         }
         Input::Confirmed(subject) => {
-            cause.kind = "confirm".to_owned();
+            "confirm".clone_into(&mut cause.kind);
             cause.command_id = command_id(*subject, instance, step);
         }
         Input::Returned { subject, reason } => {
-            cause.kind = "return".to_owned();
+            "return".clone_into(&mut cause.kind);
             cause.command_id = command_id(*subject, instance, step);
             cause.reason = Some(reason.clone());
         }
         Input::Order(order) => {
-            cause.kind = "order".to_owned();
+            "order".clone_into(&mut cause.kind);
             cause.verb = Some(order.verb.name().to_owned());
             cause.by = Some(order.by.clone());
             cause.reason.clone_from(&order.reason);
@@ -123,10 +123,10 @@ fn cause(input: &Input, instance: &Instance) -> api::Cause {
         }
         Input::Fault { fault, kept } => {
             cause = self::cause(kept, instance);
-            cause.kind = "fault".to_owned();
+            "fault".clone_into(&mut cause.kind);
             cause.reason = Some(format!("{}: {}", fault.kind.name(), fault.error));
         }
-        Input::Stalled => cause.kind = "sweep".to_owned(),
+        Input::Stalled => "sweep".clone_into(&mut cause.kind),
     }
     cause
 }

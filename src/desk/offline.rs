@@ -108,7 +108,7 @@ pub fn addresses(config: &Config) -> Result<Addresses, DeskError> {
 fn failed(error: EngineError) -> DeskError {
     match error {
         EngineError::Store(error) => DeskError::Store(error),
-        other => DeskError::Failed { message: other.to_string(), hint: None },
+        EngineError::Thread { reason } => DeskError::Failed { message: reason, hint: None },
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::MessageRef;
 use super::batch::Work;
 use super::catalog::{Catalog, Loaded};
-use crate::saga::correlate::unborn;
 use crate::saga::effect::{Effect, Outgoing, Unmatched};
 use crate::saga::event::{Fault, Given, Input, Message, Subject, Verb};
 use crate::saga::ids::{InstanceId, InstanceNo};
@@ -75,7 +74,7 @@ impl Work<'_, '_> {
     ) -> Result<(), StoreError> {
         let at = self.now.wall;
         let id = InstanceId::new(self.tx.next_instance_no(at)?, self.core.database);
-        let instance = unborn(machine, definition, id, key, data, &message, at);
+        let instance = Instance::fresh(machine, id, definition, key, data, &message, at);
         let given = Given { at, input: Input::Start(message), unreached: Vec::new() };
         let (turn, given) = decide(machine, &instance, given);
         self.save(None, &turn, &given)

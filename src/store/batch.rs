@@ -81,8 +81,8 @@ impl Batch<'_> {
 
     /// Keeps what was written since. Savepoints end in the reverse order of their making.
     pub fn release(&mut self, savepoint: Savepoint) -> Result<(), StoreError> {
-        let Savepoint { depth, .. } = savepoint;
-        self.innermost(depth)?;
+        self.innermost(savepoint.depth)?;
+        drop(savepoint);
         self.run("RELEASE input", ())?;
         self.store.savepoints -= 1;
         Ok(())

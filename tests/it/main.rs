@@ -6,6 +6,7 @@ mod cli;
 mod definitions;
 mod documents;
 mod engine;
+mod readme;
 mod scenarios;
 mod simulate;
 mod store;

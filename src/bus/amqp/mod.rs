@@ -120,11 +120,8 @@ impl Bus {
             stop: stop_intake.clone(),
             stuck_at: None,
         };
-        let others = vec![
-            tokio::spawn(acks.carry(outflow.acks)),
-            tokio::spawn(publisher.run()),
-            tokio::spawn(dead.run()),
-        ];
+        let others =
+            vec![tokio::spawn(acks.carry(outflow.acks)), tokio::spawn(publisher.run()), tokio::spawn(dead.run())];
         Bus { status, stop_intake, stop_all, intake: tokio::spawn(consumer.run()), others }
     }
 

@@ -19,6 +19,8 @@ pub(in crate::saga) struct Facts {
     pub set: BTreeSet<String>,
     /// Something sets fields that are not known before it runs: no read can be called wrong.
     pub open_data: bool,
+    /// Fields of `reply` that an undo reads without asking whether there is one.
+    pub reply_reads: Vec<(String, Place)>,
     /// `event` and `message` where a state is entered.
     pub entry_reads: Vec<EntryRead>,
     /// `from` of an event: type, exchange, routing key, and where it stands.
@@ -135,6 +137,8 @@ pub(in crate::saga) struct FieldRead {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::saga) enum Entered {
     State(StateNo),
+    /// Its command, which is made anew when it is asked again after a refusal.
+    Command(StateNo),
     Completed,
 }
 

@@ -9,6 +9,7 @@ use super::transition::{At, transition_keys};
 use super::value::Least;
 use crate::saga::definition::{Entry, Kind, Node, ScalarValue};
 use crate::saga::duration::Span;
+use crate::saga::expression::Read;
 use crate::saga::machine::{InDoubt, LateSuccess, Place, Retry, StateNo, Step, Timeout, Transition, Undo, UndoRule};
 
 /// The keys of a step beside `send`.
@@ -279,8 +280,14 @@ impl Context<'_> {
         let keys = ["send", "with", "success", "failure", "timeout", "retry", "when", "in_doubt"];
         let Some(fields) = self.fields(&entry.value, "an undo", &keys) else { return UndoRule::Absent };
         let here = Here::undo(whose.state).in_each(whose.item);
+        let reads = self.facts.reply_reads.len();
         let with = fields.value("with").map(|with| self.body(with, &here));
         let when = fields.value("when").and_then(|when| self.expression(when, &here));
+        let asks = |read: &Read| read.path.first().is_some_and(|name| name == "reply" || name == "reply_type");
+        if when.as_ref().is_some_and(|when| when.read_places().iter().any(asks)) {
+            // Whether there is a reply is asked before the body is made.
+            self.facts.reply_reads.truncate(reads);
+        }
         let success = self.undo_answers(&fields, "success");
         let failure = self.undo_answers(&fields, "failure");
         for (event, place) in &failure {
