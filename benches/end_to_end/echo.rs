@@ -22,7 +22,8 @@ pub async fn measured(broker: &Broker, run: usize, events: usize) -> Figure {
     quorum_queue(&client, &from).await;
     quorum_queue(&client, &to).await;
     fill(&client, "", &from, events, |_| serde_json::json!({"note": "x".repeat(280)})).await;
-    let connect = || Connection::connect(&broker.url(), ConnectionProperties::default());
+    let url = broker.url();
+    let connect = || Connection::connect(&url, ConnectionProperties::default());
     let (consuming, publishing) = (connect().await.expect("it runs"), connect().await.expect("it runs"));
     let input = consuming.create_channel().await.expect("a channel");
     let output = publishing.create_channel().await.expect("a channel");
