@@ -137,6 +137,8 @@ pub(in crate::saga) struct FieldRead {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::saga) enum Entered {
     State(StateNo),
+    /// Its command, which is made anew when it is asked again after a refusal.
+    Command(StateNo),
     Completed,
 }
 

@@ -47,7 +47,7 @@ impl Here {
 
     pub fn command(state: StateNo) -> Here {
         let here = Here::with(&[Variable::Event, Variable::Message, Variable::Attempt], Some(state));
-        Here { entered: Some(Entered::State(state)), ..here }
+        Here { entered: Some(Entered::Command(state)), ..here }
     }
 
     /// A command that may go out long after its state was entered: an item of an `each` with `at_once`.
