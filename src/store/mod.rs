@@ -15,7 +15,7 @@
 //!
 //! One turn, as the engine writes it:
 //!
-//! ```ignore
+//! ```text
 //! let mut batch = store.batch()?;
 //! let stored = batch.instance(no)?;                  // checked against its checksum
 //! let turn = step(machine, &stored.instance, &given);
