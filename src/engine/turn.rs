@@ -319,7 +319,7 @@ mod tests {
             body: serde_json::Value::Null,
         };
         let unborn =
-            unborn(&machine, DefinitionNo(1), id, "k".to_owned(), message.body.clone(), &message, message.time);
+            Instance::fresh(&machine, id, DefinitionNo(1), "k".to_owned(), message.body.clone(), &message, message.time);
         let given = Given { at: Timestamp(5), input: Input::Start(message), unreached: Vec::new() };
         let kept = given.input.clone();
         let (turn, given) = guarded(given, |given| match &given.input {
