@@ -188,7 +188,9 @@ impl Source {
                 line.match_indices(name).any(|(at, _)| {
                     let before = line[..at].chars().next_back();
                     let after = line[at + name.len()..].chars().next();
-                    !(wordy(name.chars().next()) && wordy(before)) && !(wordy(name.chars().next_back()) && wordy(after))
+                    let begins_inside = wordy(name.chars().next()) && wordy(before);
+                    let ends_inside = wordy(name.chars().next_back()) && wordy(after);
+                    !begins_inside && !ends_inside
                 })
             })
             .map(|(number, _)| number + 1)
