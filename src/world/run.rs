@@ -331,6 +331,11 @@ impl World {
         self.run(0)
     }
 
+    /// Somebody sets the wall clock; no other clock minds.
+    pub fn set_clock(&mut self, by_ms: i64) {
+        self.now.wall = Timestamp(self.now.wall.0.saturating_add(by_ms));
+    }
+
     // ---- the clock ----------------------------------------------------------------------------------------------
 
     fn forward(&mut self, to_ms: u64) {

@@ -476,6 +476,10 @@ impl Schedule {
         if self.weather.chance(4) {
             self.world.reconnect();
         }
+        if self.weather.chance(2) {
+            let day = 24 * 3_600 * 1_000;
+            self.world.set_clock(if self.weather.below(2) == 0 { day } else { -day });
+        }
         if self.weather.chance(4) {
             self.world.restart().map_err(|error| error.to_string())?;
         }
