@@ -318,8 +318,15 @@ mod tests {
             routing_key: String::new(),
             body: serde_json::Value::Null,
         };
-        let unborn =
-            Instance::fresh(&machine, id, DefinitionNo(1), "k".to_owned(), message.body.clone(), &message, message.time);
+        let unborn = Instance::fresh(
+            &machine,
+            id,
+            DefinitionNo(1),
+            "k".to_owned(),
+            message.body.clone(),
+            &message,
+            message.time,
+        );
         let given = Given { at: Timestamp(5), input: Input::Start(message), unreached: Vec::new() };
         let kept = given.input.clone();
         let (turn, given) = guarded(given, |given| match &given.input {
