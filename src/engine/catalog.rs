@@ -99,6 +99,16 @@ impl Catalog {
         self.sagas.values().filter(|saga| saga.newest.is_some()).count()
     }
 
+    /// Makes a saga known whose file is gone, where an instance of it needs its clock.
+    pub fn know(&mut self, no: SagaNo, name: &str) {
+        self.sagas.entry(name.to_owned()).or_insert_with(|| Saga {
+            no,
+            name: name.to_owned(),
+            newest: None,
+            versions: Vec::new(),
+        });
+    }
+
     /// Adds a definition that was loaded because an instance needs it.
     pub fn add(&mut self, no: DefinitionNo, loaded: Loaded) {
         self.definitions.insert(no, loaded);

@@ -72,7 +72,12 @@ impl Work<'_, '_> {
         }
         let stored = self.tx.definitions()?;
         let loaded = match stored.iter().find(|stored| stored.no == no) {
-            Some(stored) => compiled(stored),
+            Some(stored) => {
+                // Its saga's clock runs on for what is still being taken back, whether its file is there or not.
+                let saga = self.tx.name_saga(&stored.saga)?;
+                self.core.catalog.know(saga, &stored.saga);
+                compiled(stored)
+            }
             None => Loaded::Broken { saga: String::new(), error: format!("definition {} is not kept", no.0) },
         };
         self.core.catalog.add(no, loaded.clone());

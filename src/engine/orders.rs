@@ -55,7 +55,7 @@ impl Work<'_, '_> {
     fn done_before(&self, stored: &Stored, order: &Order) -> Result<Option<OrderResult>, StoreError> {
         let Some(request) = order.request_id.as_deref() else { return Ok(None) };
         let no = stored.instance.id.no();
-        let acted = |row: &crate::store::OrderRow| row.instance == Some(no) && !row.result.contains("\"refused\"");
+        let acted = |row: &crate::store::OrderRow| row.instance == Some(no) && !was_refused(&row.result);
         let done = self.tx.orders_of_request(request)?.iter().any(acted);
         let standing = standing(&stored.instance);
         Ok(done.then(|| OrderResult {
@@ -182,4 +182,9 @@ fn standing_json(standing: &Standing) -> Value {
     value.insert("status".to_owned(), standing.status.name().into());
     value.insert("state".to_owned(), standing.state.clone().into());
     Value::Object(value)
+}
+
+/// Whether the recorded result of an order says that it was refused.
+fn was_refused(result: &str) -> bool {
+    serde_json::from_str::<serde_json::Value>(result).is_ok_and(|result| result.get("refused").is_some())
 }

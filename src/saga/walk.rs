@@ -240,6 +240,10 @@ impl<'a> Walk<'a> {
     }
 
     pub fn raise(&mut self, step: Option<u32>, way: Way, error: String) {
+        let open = |incident: &&Incident| incident.step == step && incident.way.as_ref() == Some(&way);
+        if self.it.incidents.iter().any(|incident| open(&incident)) {
+            return self.note(format!("raised once more: {error}"));
+        }
         let kept = self.message.map(|message| Box::new(super::event::Input::Event(message.clone())));
         let incident = self.open_incident(IncidentKind::Raised, step, error);
         incident.way = Some(way);

@@ -54,3 +54,20 @@ fn the_scenarios_of_the_shipped_sagas_hold() {
     assert!(failed.is_empty(), "{passed} passed, {} failed:\n{}", failed.len(), failed.join("\n\n"));
     assert!(passed > 0);
 }
+
+#[test]
+fn what_was_found_once_in_the_decider_stays_mended() {
+    let mut folders: Vec<PathBuf> = std::fs::read_dir("tests/cases/decider")
+        .expect("the folder is part of the tree")
+        .map(|entry| entry.expect("an entry can be read").path())
+        .collect();
+    folders.sort();
+    let (mut passed, mut failed) = (0, Vec::new());
+    for folder in folders {
+        let (more, failures) = run_folder(&folder);
+        passed += more;
+        failed.extend(failures);
+    }
+    assert!(failed.is_empty(), "{passed} passed, {} failed:\n{}", failed.len(), failed.join("\n\n"));
+    assert!(passed > 0);
+}
