@@ -14,7 +14,7 @@ pub(super) fn always(machine: &Machine, facts: &Facts, problems: &mut Vec<Proble
     }
     for (state, step) in machine.steps() {
         let UndoRule::Send(undo) = &step.undo else { continue };
-        if undo.success.is_empty() && !facts.doubtful_undos.contains(&undo.place) {
+        if undo.success.is_empty() && undo.failure.is_empty() && !facts.doubtful_undos.contains(&undo.place) {
             let message = format!("nobody will know whether the undo of `{}` worked", state.name);
             let hint = "write `undo: { send, success }` with the event that says it was taken back";
             problems.push(Problem::warning("undo-without-success", undo.place, message, hint));
