@@ -255,6 +255,10 @@ shapes! {
         since: Option<Time>,
         blocked: bool,
         error: Option<String>,
+        /// What about exchanges, queues and bindings is not as it should be, as found at the last connect.
+        findings: Vec<String>,
+        /// Messages in the dead queue that cannot be read.
+        dead: Option<u64>,
     }
 
     Database { path: String, bytes: u64, wal_bytes: u64 }
@@ -340,7 +344,16 @@ shapes! {
 
     OrderError { code: String, message: String }
 
-    Checked { format: Format, diagnostics: Vec<Diagnostic> }
+    Checked {
+        format: Format,
+        diagnostics: Vec<Diagnostic>,
+        /// With `--explain`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        configuration: Option<Vec<ConfigurationValue>>,
+    }
+
+    /// `value` as it would be written in the file; secrets masked, empty where there is none.
+    ConfigurationValue { key: String, value: String, origin: String }
 
     Diagnostic {
         severity: String,

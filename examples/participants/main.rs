@@ -16,7 +16,7 @@ use std::num::NonZeroU32;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sagad::demo::faults::{Fault, Faults};
+use sagad::demo::faults::{Fault, Faults, Silence};
 use sagad::demo::participants::Participants;
 use sagad::demo::requests::{Saga, Town};
 
@@ -67,6 +67,9 @@ struct Serve {
     /// Misbehave by chance: silent, refusing, slow, late, twice, out of order.
     #[arg(long)]
     faults: bool,
+    /// With `--faults`: every command is answered in the end, so that no step waits out its time limit.
+    #[arg(long)]
+    never_silent: bool,
     /// With `--faults`: how late at most.
     #[arg(long, default_value_t = 5_000)]
     longest_ms: u64,
@@ -146,7 +149,9 @@ impl Serve {
     }
 
     fn faults(&self) -> Faults {
-        let chance = if self.faults { Faults::seeded(self.common.seed, self.longest_ms) } else { Faults::none() };
+        let silence = if self.never_silent { Silence::Never } else { Silence::Possible };
+        let seeded = || Faults::seeded(self.common.seed, self.longest_ms, silence);
+        let chance = if self.faults { seeded() } else { Faults::none() };
         self.misbehave.iter().fold(chance, |faults, (command, fault)| faults.always(command, *fault))
     }
 }

@@ -207,7 +207,8 @@ impl Service {
             }
         };
         self.seen.note(&command, &delivery.data, &unchanging(&delivery));
-        let plan = self.faults.plan(&command);
+        // What comes again because a connection went has had its misfortune: it would be lost for good.
+        let plan = if delivery.redelivered { Plan::well() } else { self.faults.plan(&command) };
         session.last_job += 1;
         let job = session.last_job;
         let after_ms = match plan.handling {

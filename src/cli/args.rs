@@ -20,7 +20,7 @@ const INPUT_BYTES: u64 = 16 * 1024 * 1024;
 
 #[derive(Args, Clone, Debug)]
 pub struct Shared {
-    /// The configuration file [default: $SAGAD_CONFIG, config/sagad.toml, /etc/sagad/sagad.toml]
+    /// The configuration file [default: $`SAGAD_CONFIG`, config/sagad.toml, /etc/sagad/sagad.toml]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Everywhere")]
     pub config: Option<PathBuf>,
     /// The database [default: store.path of the configuration, sagad.db]
@@ -69,6 +69,7 @@ pub fn environment() -> Vec<(String, String)> {
 
 /// Which instances.
 #[derive(Args, Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the flags of the selector, one for each")]
 pub struct SelectArgs {
     /// An id, a prefix of one (8 characters or more), saga/key, or - for ids on stdin
     #[arg(value_name = "ID")]
@@ -223,18 +224,18 @@ pub fn read_body(path: &str) -> Result<serde_json::Value, Failure> {
 }
 
 fn status(text: &str) -> Result<Status, String> {
-    params::parse_status(text).map_err(told).map(|status| status[0])
+    params::parse_status(text).map_err(|error| told(&error)).map(|status| status[0])
 }
 
 fn incident(text: &str) -> Result<IncidentKind, String> {
-    params::parse_incident(text).map_err(told)
+    params::parse_incident(text).map_err(|error| told(&error))
 }
 
 pub fn span(text: &str) -> Result<Span, String> {
     Span::parse(text).map_err(|error| error.to_string())
 }
 
-fn told(error: DeskError) -> String {
+fn told(error: &DeskError) -> String {
     match error.hint() {
         Some(hint) => format!("{error}; {hint}"),
         None => error.to_string(),

@@ -38,14 +38,13 @@ pub fn completions(shared: &Shared, args: &Args) -> Outcome {
 }
 
 pub fn man(shared: &Shared, args: &ManArgs) -> Outcome {
-    match &args.dir {
-        Some(dir) => clap_mangen::generate_to(Cli::command(), dir)
-            .map_err(|error| Failure::new(Exit::Failed, format!("cannot write to {}: {error}", dir.display())))?,
-        None => {
-            let mut text = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut text)?;
-            shared.output().data(&String::from_utf8_lossy(&text))?;
-        }
+    if let Some(dir) = &args.dir {
+        clap_mangen::generate_to(Cli::command(), dir)
+            .map_err(|error| Failure::new(Exit::Failed, format!("cannot write to {}: {error}", dir.display())))?;
+    } else {
+        let mut text = Vec::new();
+        clap_mangen::Man::new(Cli::command()).render(&mut text)?;
+        shared.output().data(&String::from_utf8_lossy(&text))?;
     }
     Ok(Exit::Done)
 }

@@ -70,12 +70,8 @@ fn tell(output: &Output, summary: &Summary) -> Result<(), Failure> {
         holds: invariant.holds,
         found: invariant.found.clone(),
     });
-    let document = api::Demo {
-        format: api::Format,
-        seed: summary.seed,
-        sagas: sagas.collect(),
-        invariants: invariants.collect(),
-    };
+    let document =
+        api::Demo { format: api::Format, seed: summary.seed, sagas: sagas.collect(), invariants: invariants.collect() };
     match output.form {
         Form::Json => output.document(&document),
         Form::Jsonl => output.rows(&document, &document.sagas),
@@ -84,9 +80,7 @@ fn tell(output: &Output, summary: &Summary) -> Result<(), Failure> {
 }
 
 fn tables(output: &Output, document: &api::Demo) -> Result<(), Failure> {
-    let number = |n: u64, bad: bool| {
-        Cell::toned(n.to_string(), if bad && n > 0 { Tone::Bad } else { Tone::Plain })
-    };
+    let number = |n: u64, bad: bool| Cell::toned(n.to_string(), if bad && n > 0 { Tone::Bad } else { Tone::Plain });
     let rows = document.sagas.iter().map(|saga| {
         vec![
             Cell::from(&saga.saga),
@@ -96,13 +90,13 @@ fn tables(output: &Output, document: &api::Demo) -> Result<(), Failure> {
             number(saga.abandoned, true),
         ]
     });
-    output.table(&["SAGA", "COMPLETED", "COMPENSATED", "STUCK", "ABANDONED"], rows.collect())?;
+    output.table(&["SAGA", "COMPLETED", "COMPENSATED", "STUCK", "ABANDONED"], &rows.collect::<Vec<_>>())?;
     output.data("\n")?;
     let rows = document.invariants.iter().map(|invariant| {
         let holds = if invariant.holds { Cell::toned("holds", Tone::Good) } else { Cell::toned("BROKEN", Tone::Bad) };
         vec![Cell::from(&invariant.saga), holds, Cell::from(&invariant.what), Cell::from(&invariant.found)]
     });
-    output.table(&["SAGA", "", "INVARIANT", "FOUND"], rows.collect())
+    output.table(&["SAGA", "", "INVARIANT", "FOUND"], &rows.collect::<Vec<_>>())
 }
 
 fn saga(name: &str) -> Result<Saga, String> {

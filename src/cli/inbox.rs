@@ -63,13 +63,13 @@ pub fn inbox(shared: &Shared, args: &Args) -> Outcome {
         limit: args.limit,
     };
     let one = look.n.is_some();
-    let View::Inbox(inbox) = Reach::open(shared.load()?)?.look(Look::Inbox(look))? else {
+    let View::Inbox(inbox) = Reach::open(shared.load()?)?.look(&Look::Inbox(look))? else {
         unreachable!("an inbox answers messages")
     };
     match output.form {
         Form::Json => output.document(&inbox)?,
         Form::Jsonl => output.rows(&inbox, &inbox.messages)?,
-        Form::Id => output.data(&inbox.messages.iter().map(|row| format!("{}\n", row.n)).collect::<String>())?,
+        Form::Id => output.ids(inbox.messages.iter().map(|row| row.n))?,
         Form::Table | Form::Wide if one => inbox.messages.iter().try_for_each(|message| whole(&output, message))?,
         Form::Table | Form::Wide => table(&output, &inbox.messages)?,
     }
@@ -93,7 +93,10 @@ fn table(output: &Output, messages: &[api::InboxMessage]) -> Result<(), Failure>
             Cell::from(body),
         ]
     });
-    output.table(&["N", "RECEIVED", "KIND", "REASON", "TYPE", "MESSAGE", "CORRELATION", "BODY"], rows.collect())
+    output.table(
+        &["N", "RECEIVED", "KIND", "REASON", "TYPE", "MESSAGE", "CORRELATION", "BODY"],
+        &rows.collect::<Vec<_>>(),
+    )
 }
 
 fn whole(output: &Output, message: &api::InboxMessage) -> Result<(), Failure> {

@@ -40,7 +40,7 @@ pub fn journal(shared: &Shared, args: &Args) -> Outcome {
         if select.is_empty() {
             return Err(Failure::usage("--verify needs to know which journals").hint("give ids, a selector, or --all"));
         }
-        let View::Verified(verified) = Reach::open(shared.load()?)?.look(Look::Verify { select })? else {
+        let View::Verified(verified) = Reach::open(shared.load()?)?.look(&Look::Verify { select })? else {
             unreachable!("a replay answers what it found")
         };
         return told(&output, &verified);
@@ -60,15 +60,14 @@ fn turns(reach: &mut Reach, output: &Output, args: &Args, id: &str, limit: Optio
     loop {
         let page = left.min(PAGE);
         let look = Look::Journal { id: id.to_owned(), reverse: args.reverse, after, limit: Some(page) };
-        let View::Turns(found) = reach.look(look)? else { unreachable!("a journal answers turns") };
+        let View::Turns(found) = reach.look(&look)? else { unreachable!("a journal answers turns") };
         after = found.turns.last().map(|turn| turn.turn).or(after);
         let complete = (found.turns.len() as u64) < page;
         left = left.saturating_sub(found.turns.len() as u64);
         match output.form {
             Form::Jsonl => output.rows(&(), &found.turns)?,
-            Form::Json if !args.follow => all.extend(found.turns),
+            _ if !args.follow => all.extend(found.turns),
             Form::Json => output.document(&found)?,
-            Form::Table | Form::Wide | Form::Id if !args.follow => all.extend(found.turns),
             Form::Table | Form::Wide | Form::Id => {
                 table(output, &found.turns, !titled)?;
                 titled |= !found.turns.is_empty();
@@ -112,7 +111,7 @@ fn table(output: &Output, turns: &[api::Turn], titles: bool) -> Result<(), Failu
         headers.push("CHANGED");
     }
     let rows: Vec<_> = rows.collect();
-    if titles { output.table(&headers, rows) } else { output.table(&vec![""; headers.len()], rows) }
+    if titles { output.table(&headers, &rows) } else { output.table(&vec![""; headers.len()], &rows) }
 }
 
 /// `reserve-slot → acquire-membership`; the status too where it changes.
@@ -134,10 +133,13 @@ fn cause(cause: &api::Cause) -> String {
         text.push_str(part);
     }
     if let Some(by) = &cause.by {
-        text.push_str(&format!(" by {by}"));
+        text.push_str(" by ");
+        text.push_str(by);
     }
     if let Some(reason) = &cause.reason {
-        text.push_str(&format!(" ({reason})"));
+        text.push_str(" (");
+        text.push_str(reason);
+        text.push(')');
     }
     text
 }
@@ -146,13 +148,13 @@ fn told(output: &Output, verified: &api::Verified) -> Outcome {
     match output.form {
         Form::Json => output.document(verified)?,
         Form::Jsonl => output.rows(verified, &verified.broken)?,
-        Form::Id => output.data(&verified.broken.iter().map(|row| format!("{}\n", row.id)).collect::<String>())?,
+        Form::Id => output.ids(verified.broken.iter().map(|row| &row.id))?,
         Form::Table | Form::Wide => {
             let rows = verified.broken.iter().map(|row| {
                 let turn = row.turn.map_or_else(String::new, |turn| turn.to_string());
                 vec![Cell::from(&row.id), Cell::from(turn), Cell::toned(&row.what, Tone::Bad)]
             });
-            output.table(&["ID", "TURN", "WHAT"], rows.collect())?;
+            output.table(&["ID", "TURN", "WHAT"], &rows.collect::<Vec<_>>())?;
             let other = match verified.other_version {
                 0 => String::new(),
                 n => format!(", of them {n} with turns of another version, whose chain alone is checked"),

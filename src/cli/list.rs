@@ -52,13 +52,13 @@ fn show(reach: &mut Reach, output: &Output, select: &Select) -> Result<(), Failu
     let mut left = select.limit.unwrap_or(u64::MAX);
     while left > 0 {
         let page = Select { limit: Some(left.min(PAGE)), ..select.clone() };
-        let View::Instances(found) = reach.look(Look::List { select: page, after: after.take() })? else {
+        let View::Instances(found) = reach.look(&Look::List { select: page, after: after.take() })? else {
             unreachable!("a list answers a list")
         };
         left = left.saturating_sub(found.instances.len() as u64);
         match output.form {
             Form::Jsonl => output.rows(&(), &found.instances)?,
-            Form::Id => output.data(&found.instances.iter().map(|row| format!("{}\n", row.id)).collect::<String>())?,
+            Form::Id => output.ids(found.instances.iter().map(|row| &row.id))?,
             Form::Table | Form::Wide | Form::Json => all.extend(found.instances),
         }
         after = found.next;
@@ -102,7 +102,7 @@ fn table(output: &Output, instances: &[api::Instance]) -> Result<(), Failure> {
         }
         row
     });
-    output.table(&headers, rows.collect())
+    output.table(&headers, &rows.collect::<Vec<_>>())
 }
 
 pub fn status_cell(status: &str) -> Cell {

@@ -62,29 +62,28 @@ pub struct ResolveArgs {
 
 pub fn retry(shared: &Shared, args: &RetryArgs) -> Outcome {
     let order = args.order.order(Verb::Retry { step: args.step.clone() }, args.select.select()?);
-    carry_out(shared, order)
+    carry_out(shared, &order)
 }
 
 pub fn compensate(shared: &Shared, args: &CompensateArgs) -> Outcome {
-    carry_out(shared, args.order.order(Verb::Compensate, args.select.select()?))
+    carry_out(shared, &args.order.order(Verb::Compensate, args.select.select()?))
 }
 
 pub fn resolve(shared: &Shared, args: &ResolveArgs) -> Outcome {
     let with: Option<Value> = args.with.as_deref().map(read_body).transpose()?;
     let verb = params::resolve(args.step.clone(), &args.verdict, with).map_err(|error| told(&error))?;
-    carry_out(shared, args.order.order(verb, Select::one(&args.id)))
+    carry_out(shared, &args.order.order(verb, Select::one(&args.id)))
 }
 
-fn carry_out(shared: &Shared, order: Order) -> Outcome {
+fn carry_out(shared: &Shared, order: &Order) -> Outcome {
     let output = shared.output();
     let mut reach = Reach::open(shared.load()?)?;
-    let orders = reach.order(&order)?;
+    let orders = reach.order(order)?;
     match output.form {
         Form::Json => output.document(&orders)?,
         Form::Jsonl => output.rows(&orders, &orders.results)?,
         Form::Id => {
-            let done = orders.results.iter().filter(|result| result.ok);
-            output.data(&done.map(|result| format!("{}\n", result.id)).collect::<String>())?;
+            output.ids(orders.results.iter().filter(|result| result.ok).map(|result| &result.id))?;
         }
         Form::Table | Form::Wide => table(&output, &orders)?,
     }
@@ -125,7 +124,7 @@ fn table(output: &Output, orders: &api::Orders) -> Result<(), Failure> {
                 Cell::from(message.body.to_string()),
             ]
         });
-        output.table(&["OUT", "TYPE", "TO", "MESSAGE", "BODY"], rows.collect())?;
+        output.table(&["OUT", "TYPE", "TO", "MESSAGE", "BODY"], &rows.collect::<Vec<_>>())?;
     }
     Ok(())
 }

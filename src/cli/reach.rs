@@ -54,17 +54,17 @@ impl Reach {
         Ok(Reach { config, scene, link })
     }
 
-    pub fn look(&mut self, look: Look) -> Result<View, Failure> {
+    pub fn look(&mut self, look: &Look) -> Result<View, Failure> {
         match &mut self.link {
             Link::Daemon(client) => {
-                let (path, params) = params::of_look(&look);
-                let answer = client.get(&path, &params.to_query()).map_err(broken)?;
+                let (path, params) = params::of_look(look);
+                let answer = client.get(&path, &params.to_query()).map_err(|error| broken(&error))?;
                 let text = document(answer)?;
-                View::read(&look, &text).map_err(|error| strange(&error))
+                View::read(look, &text).map_err(|error| strange(&error))
             }
             Link::Alone | Link::Deaf { .. } => {
                 self.scene.now = wall_clock();
-                offline::look(&self.config, &self.scene, &look).map_err(|error| told(&error))
+                offline::look(&self.config, &self.scene, look).map_err(|error| told(&error))
             }
         }
     }
@@ -92,7 +92,7 @@ impl Reach {
         match &mut self.link {
             Link::Daemon(client) => {
                 let empty = serde_json::Value::Object(serde_json::Map::new());
-                let answer = client.post("/v1/reload", &empty).map_err(broken)?;
+                let answer = client.post("/v1/reload", &empty).map_err(|error| broken(&error))?;
                 // Wrong definitions are an answer, not an error.
                 if answer.status == 200 || answer.status == 422 {
                     return serde_json::from_str(&answer.text).map_err(|error| strange(&error));
@@ -134,7 +134,7 @@ fn verb(verb: &Verb) -> &'static str {
 }
 
 fn post<T: DeserializeOwned>(client: &mut Client, path: &str, body: &serde_json::Value) -> Result<T, Failure> {
-    let text = document(client.post(path, body).map_err(broken)?)?;
+    let text = document(client.post(path, body).map_err(|error| broken(&error))?)?;
     serde_json::from_str(&text).map_err(|error| strange(&error))
 }
 
@@ -160,7 +160,7 @@ fn refusal(answer: &Answer) -> Failure {
     }
 }
 
-fn broken(error: ClientError) -> Failure {
+fn broken(error: &ClientError) -> Failure {
     Failure::new(Exit::Failed, error.to_string()).hint("sagad status tells whether the daemon still runs")
 }
 

@@ -34,7 +34,7 @@ pub struct WhyArgs {
 pub fn show(shared: &Shared, args: &Args) -> Outcome {
     let output = shared.output();
     let mut reach = Reach::open(shared.load()?)?;
-    let View::Detail(detail) = reach.look(Look::Show { id: args.id.clone() })? else {
+    let View::Detail(detail) = reach.look(&Look::Show { id: args.id.clone() })? else {
         unreachable!("show answers an instance")
     };
     match output.form {
@@ -48,7 +48,7 @@ pub fn show(shared: &Shared, args: &Args) -> Outcome {
 pub fn why(shared: &Shared, args: &WhyArgs) -> Outcome {
     let output = shared.output();
     let mut reach = Reach::open(shared.load()?)?;
-    let View::Why(why) = reach.look(Look::Why { id: args.id.clone() })? else { unreachable!("why answers a reason") };
+    let View::Why(why) = reach.look(&Look::Why { id: args.id.clone() })? else { unreachable!("why answers a reason") };
     match output.form {
         Form::Json | Form::Jsonl => output.document(&why)?,
         Form::Id => output.data(&why.id)?,
@@ -92,7 +92,7 @@ fn screen(output: &Output, detail: &api::Detail) -> Result<(), Failure> {
     if !detail.timers.is_empty() {
         output.data("\n")?;
         let rows = detail.timers.iter().map(|timer| vec![Cell::from(&timer.name), due(output, timer.due_at)]);
-        output.table(&["TIMER", "DUE"], rows.collect())?;
+        output.table(&["TIMER", "DUE"], &rows.collect::<Vec<_>>())?;
     }
     incidents(output, &detail.incidents)?;
     output.data("\n")?;
@@ -130,7 +130,7 @@ fn steps(output: &Output, steps: &[api::Step]) -> Result<(), Failure> {
             ]);
         }
     }
-    output.table(&["STEP", "EFFECT", "COMMAND", "ATTEMPT", "SENT", "NEXT"], rows)
+    output.table(&["STEP", "EFFECT", "COMMAND", "ATTEMPT", "SENT", "NEXT"], &rows)
 }
 
 fn incidents(output: &Output, incidents: &[api::Incident]) -> Result<(), Failure> {
@@ -153,7 +153,7 @@ fn incidents(output: &Output, incidents: &[api::Incident]) -> Result<(), Failure
             Cell::from(source.map_or_else(String::new, |at| format!("{}:{}:{}", at.file, at.line, at.column))),
         ]
     });
-    output.table(&["INCIDENT", "", "WHERE", "OPENED", "ERROR", "SOURCE"], rows.collect())
+    output.table(&["INCIDENT", "", "WHERE", "OPENED", "ERROR", "SOURCE"], &rows.collect::<Vec<_>>())
 }
 
 fn effect(effect: &str) -> Cell {

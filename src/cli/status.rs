@@ -21,7 +21,7 @@ pub struct Args {
 
 pub fn status(shared: &Shared, args: &Args) -> Outcome {
     let output = shared.output();
-    let View::Status(status) = Reach::open(shared.load()?)?.look(Look::Status)? else {
+    let View::Status(status) = Reach::open(shared.load()?)?.look(&Look::Status)? else {
         unreachable!("a status answers a status")
     };
     match output.form {
@@ -45,6 +45,12 @@ fn screen(output: &Output, status: &api::Status) -> Result<(), Failure> {
     )?;
     if status.daemon.is_some() {
         field("broker", broker(output, &status.broker))?;
+    }
+    for finding in &status.broker.findings {
+        field("", finding.clone())?;
+    }
+    if let Some(dead) = status.broker.dead.filter(|dead| *dead > 0) {
+        field("", format!("{dead} messages in the dead queue that cannot be read"))?;
     }
     field("outbox", format!("{} messages that the broker does not have yet", status.outbox))?;
     let counts: Vec<String> = status.counts.iter().map(|(status, n)| format!("{n} {status}")).collect();
@@ -85,7 +91,8 @@ fn broker(output: &Output, broker: &api::Broker) -> String {
         text.push_str(", blocks publishers");
     }
     if let Some(error) = &broker.error {
-        text.push_str(&format!(": {error}"));
+        text.push_str(": ");
+        text.push_str(error);
     }
     text
 }

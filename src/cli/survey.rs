@@ -39,7 +39,7 @@ pub fn count(shared: &Shared, args: &CountArgs) -> Outcome {
     let output = shared.output();
     let by = params::parse_by(&args.by).map_err(|error| told(&error))?;
     let select = args.select.select()?;
-    let View::Counts(counts) = Reach::open(shared.load()?)?.look(Look::Count { select, by: by.clone() })? else {
+    let View::Counts(counts) = Reach::open(shared.load()?)?.look(&Look::Count { select, by: by.clone() })? else {
         unreachable!("a count answers counts")
     };
     match output.form {
@@ -58,7 +58,7 @@ pub fn count(shared: &Shared, args: &CountArgs) -> Outcome {
                 let fields = by.iter().map(|by| Cell::from(text(group.get(by.name()))));
                 fields.chain([Cell::from(text(group.get("count")))]).collect()
             });
-            output.table(&headers, rows.collect())?;
+            output.table(&headers, &rows.collect::<Vec<_>>())?;
         }
     }
     Ok(Exit::Done)
@@ -66,15 +66,14 @@ pub fn count(shared: &Shared, args: &CountArgs) -> Outcome {
 
 pub fn outbox(shared: &Shared, _args: &OutboxArgs) -> Outcome {
     let output = shared.output();
-    let View::Outbox(outbox) = Reach::open(shared.load()?)?.look(Look::Outbox)? else {
+    let View::Outbox(outbox) = Reach::open(shared.load()?)?.look(&Look::Outbox)? else {
         unreachable!("an outbox answers messages")
     };
     match output.form {
         Form::Json => output.document(&outbox)?,
         Form::Jsonl => output.rows(&outbox, &outbox.messages)?,
         Form::Id => {
-            let ids = outbox.messages.iter().filter_map(|message| message.message_id.as_ref());
-            output.data(&ids.map(|id| format!("{id}\n")).collect::<String>())?;
+            output.ids(outbox.messages.iter().filter_map(|message| message.message_id.as_ref()))?;
         }
         Form::Table | Form::Wide => {
             if outbox.messages.is_empty() {
@@ -91,7 +90,7 @@ pub fn outbox(shared: &Shared, _args: &OutboxArgs) -> Outcome {
                     Cell::from(message.instance.clone().unwrap_or_default()),
                 ]
             });
-            output.table(&["SINCE", "KIND", "TYPE", "TO", "TRIES", "", "INSTANCE"], rows.collect())?;
+            output.table(&["SINCE", "KIND", "TYPE", "TO", "TRIES", "", "INSTANCE"], &rows.collect::<Vec<_>>())?;
         }
     }
     Ok(Exit::Done)
@@ -99,14 +98,14 @@ pub fn outbox(shared: &Shared, _args: &OutboxArgs) -> Outcome {
 
 pub fn definitions(shared: &Shared, _args: &DefinitionsArgs) -> Outcome {
     let output = shared.output();
-    let View::Definitions(found) = Reach::open(shared.load()?)?.look(Look::Definitions)? else {
+    let View::Definitions(found) = Reach::open(shared.load()?)?.look(&Look::Definitions)? else {
         unreachable!("definitions answer definitions")
     };
     match output.form {
         Form::Json => output.document(&found)?,
         Form::Jsonl => output.rows(&found, &found.definitions)?,
         Form::Id => {
-            output.data(&found.definitions.iter().map(|row| format!("{}\n", row.digest)).collect::<String>())?
+            output.ids(found.definitions.iter().map(|row| &row.digest))?;
         }
         Form::Table | Form::Wide => {
             let wide = output.form == Form::Wide;
@@ -120,7 +119,7 @@ pub fn definitions(shared: &Shared, _args: &DefinitionsArgs) -> Outcome {
                     Cell::from(output.relative(row.loaded_at.0)),
                 ]
             });
-            output.table(&["SAGA", "DIGEST", "", "LIVE", "ENDED", "LOADED"], rows.collect())?;
+            output.table(&["SAGA", "DIGEST", "", "LIVE", "ENDED", "LOADED"], &rows.collect::<Vec<_>>())?;
         }
     }
     Ok(Exit::Done)

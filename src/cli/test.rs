@@ -6,7 +6,7 @@ use super::args::Shared;
 use super::exit::{Exit, Failure, Outcome};
 use super::output::{Form, Output};
 use crate::api;
-use crate::desk::definitions::{self, Read};
+use crate::desk::definitions;
 use crate::saga::diagnostic::Diagnostic;
 use crate::scenario;
 
@@ -48,7 +48,8 @@ pub fn test(shared: &Shared, args: &Args) -> Outcome {
         run(path, args.filter.as_deref(), &mut results)?;
     }
     tell(&output, &results)?;
-    if let Some(filter) = args.filter.as_deref().filter(|_| results.outcomes.is_empty() && results.diagnostics.is_empty())
+    if let Some(filter) =
+        args.filter.as_deref().filter(|_| results.outcomes.is_empty() && results.diagnostics.is_empty())
     {
         return Err(Failure::new(Exit::NotFound, format!("no scenario's saga/name contains '{filter}'"))
             .hint("sagad test without --filter lists them all"));
@@ -62,17 +63,26 @@ fn run(path: &Path, filter: Option<&str>, results: &mut Results) -> Result<(), F
     let missing = |error: &dyn std::fmt::Display| {
         Failure::usage(error.to_string()).hint("name a folder, a definition or its *.test.yaml")
     };
-    let folder = if path.is_dir() { path } else { path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")) };
+    let folder = if path.is_dir() { path } else { definitions::folder_of(path) };
     if !path.exists() {
         return Err(missing(&format!("{}: no such file or folder", path.display())));
     }
     let read = definitions::read(&[folder.to_owned()]).map_err(|error| missing(&error))?;
     let wanted: Vec<&PathBuf> = read.scenarios.iter().filter(|file| path.is_dir() || belongs(file, path)).collect();
     for file in wanted {
-        if !own_definition_is_right(file, &read, results) {
+        // A definition that is wrong is told with its own mistakes, not with those that follow in its scenarios.
+        let errors = read.errors_of(&definitions::definition_of(file));
+        if !errors.is_empty() {
+            results.diagnostics.extend(errors);
             continue;
         }
-        let text = super::args::read_input(&file.display().to_string())?;
+        let text = match definitions::text_of(file) {
+            Ok(text) => text,
+            Err(reason) => {
+                results.diagnostics.push(definitions::unreadable(file.display().to_string(), &reason));
+                continue;
+            }
+        };
         match scenario::run_file(file, &text, &read.machines, filter) {
             Ok(outcomes) => results.outcomes.extend(outcomes),
             Err(mistakes) => results.diagnostics.extend(mistakes),
@@ -84,22 +94,7 @@ fn run(path: &Path, filter: Option<&str>, results: &mut Results) -> Result<(), F
 /// `x.test.yaml` belongs to `x.yaml`, and to itself.
 fn belongs(scenarios: &Path, path: &Path) -> bool {
     let same = |a: &Path, b: &Path| a.file_name() == b.file_name();
-    same(scenarios, path) || same(&definition_of(scenarios), path)
-}
-
-fn definition_of(scenarios: &Path) -> PathBuf {
-    let name = scenarios.file_name().and_then(|name| name.to_str()).unwrap_or("");
-    let stem = name.strip_suffix(".test.yaml").unwrap_or(name);
-    scenarios.with_file_name(format!("{stem}.yaml"))
-}
-
-/// A definition that is wrong is told with its own mistakes, not with those that follow in its scenarios.
-fn own_definition_is_right(scenarios: &Path, read: &Read, results: &mut Results) -> bool {
-    let own = definition_of(scenarios).display().to_string();
-    let errors: Vec<&Diagnostic> =
-        read.diagnostics.iter().filter(|diagnostic| diagnostic.file == own && diagnostic.is_error()).collect();
-    results.diagnostics.extend(errors.iter().copied().cloned());
-    errors.is_empty()
+    same(scenarios, path) || same(&definitions::definition_of(scenarios), path)
 }
 
 fn tell(output: &Output, results: &Results) -> Result<(), Failure> {
@@ -124,7 +119,10 @@ fn tell(output: &Output, results: &Results) -> Result<(), Failure> {
             for outcome in &results.outcomes {
                 if let Some(what) = &outcome.failure {
                     let (line, column) = (outcome.place.line, outcome.place.column);
-                    output.data(&format!("\n{}:{line}:{column}: {}/{}\n{what}", outcome.file, outcome.saga, outcome.name))?;
+                    output.data(&format!(
+                        "\n{}:{line}:{column}: {}/{}\n{what}",
+                        outcome.file, outcome.saga, outcome.name
+                    ))?;
                 }
             }
             output.data(&crate::saga::diagnostic::render_all(&results.diagnostics, |_| None))?;

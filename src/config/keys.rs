@@ -41,12 +41,12 @@ impl Keys {
     }
 
     pub fn text(&mut self, key: &str, default: &str) -> String {
-        self.read(key, quoted, |raw| as_text(raw), "a text in quotes")
+        self.read(key, quoted, as_text, "a text in quotes")
             .unwrap_or_else(|| self.fall_back(key, default.to_owned(), quoted))
     }
 
     pub fn optional_text(&mut self, key: &str) -> Option<String> {
-        let value = self.read(key, quoted, |raw| as_text(raw), "a text in quotes");
+        let value = self.read(key, quoted, as_text, "a text in quotes");
         if value.is_none() {
             self.explain(key, String::new());
         }
@@ -80,8 +80,8 @@ impl Keys {
             Raw::Loose(text) => text.parse().map_err(|_| format!("'{text}' is neither true nor false")),
             other => Err(is_no(other, "true or false")),
         };
-        self.read(key, |value| value.to_string(), read, "true or false")
-            .unwrap_or_else(|| self.fall_back(key, default, |value| value.to_string()))
+        self.read(key, std::string::ToString::to_string, read, "true or false")
+            .unwrap_or_else(|| self.fall_back(key, default, std::string::ToString::to_string))
     }
 
     pub fn number(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
@@ -94,8 +94,8 @@ impl Keys {
             };
             number.filter(|number| range.contains(number)).ok_or_else(|| format!("{} is not {wanted}", shown(raw)))
         };
-        self.read(key, |value| value.to_string(), read, &wanted)
-            .unwrap_or_else(|| self.fall_back(key, default, |value| value.to_string()))
+        self.read(key, std::string::ToString::to_string, read, &wanted)
+            .unwrap_or_else(|| self.fall_back(key, default, std::string::ToString::to_string))
     }
 
     /// A size: a number of bytes, or a text such as `1MiB`.
@@ -163,20 +163,17 @@ impl Keys {
         }
         let show = |url: &Secret| format!("\"{}\"", url.masked());
         let from_file = if by_file > direct { self.secret_file(file_key) } else { None };
-        let url = match from_file {
-            Some((secret, path)) => {
-                self.explained.push(Explained {
-                    key: key.to_owned(),
-                    value: show(&secret),
-                    origin: Origin::SecretFile(path),
-                });
-                secret
-            }
-            None => {
-                let read = |raw: &Raw| as_text(raw).map(Secret::new);
-                self.read(key, show, read, "a URL such as amqp://host:5672/vhost")
-                    .unwrap_or_else(|| self.fall_back(key, Secret::new(default), show))
-            }
+        let url = if let Some((secret, path)) = from_file {
+            self.explained.push(Explained {
+                key: key.to_owned(),
+                value: show(&secret),
+                origin: Origin::SecretFile(path),
+            });
+            secret
+        } else {
+            let read = |raw: &Raw| as_text(raw).map(Secret::new);
+            self.read(key, show, read, "a URL such as amqp://host:5672/vhost")
+                .unwrap_or_else(|| self.fall_back(key, Secret::new(default), show))
         };
         let file = self.gathered.values.get(file_key).and_then(|given| as_text(&given.raw).ok());
         self.explain(file_key, file.as_ref().map_or_else(String::new, quoted));
@@ -378,7 +375,7 @@ fn parse_size(text: &str) -> Option<u64> {
 
 fn size_text(size: u64) -> String {
     let (unit, factor) =
-        UNITS.iter().find(|(_, factor)| size >= *factor && size % factor == 0).copied().unwrap_or(("B", 1));
+        UNITS.iter().find(|(_, factor)| size >= *factor && size.is_multiple_of(*factor)).copied().unwrap_or(("B", 1));
     format!("{}{unit}", size / factor)
 }
 

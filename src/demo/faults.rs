@@ -29,6 +29,10 @@ impl Plan {
     pub fn well() -> Plan {
         Plan { handling: Handling::After { ms: 0 }, answers_after_ms: vec![0] }
     }
+
+    fn is_silent(&self) -> bool {
+        self.handling == Handling::Never || self.answers_after_ms.is_empty()
+    }
 }
 
 /// One way to misbehave, for commands that are named.
@@ -82,12 +86,22 @@ pub struct Faults {
 #[derive(Clone, Copy, Debug)]
 enum Chance {
     Never,
-    Sometimes { dice: Dice, longest_ms: u64 },
+    Sometimes { dice: Dice, longest_ms: u64, silence: Silence },
+}
+
+/// Whether a command may go without an answer. Silence costs a step's whole time limit: minutes, where the clock is real.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    Possible,
+    Never,
 }
 
 /// From this delivery of a command on a participant behaves: shipped steps ask five times, and one that is told to
 /// misbehave now and then must not by chance be one that never answers.
 const BEHAVES_FROM: u32 = 4;
+
+/// An obstinate command is given up in between; its undo, which asks more often, must not be.
+const OBSTINATE_UNTIL: u32 = 8;
 
 impl Faults {
     pub fn none() -> Faults {
@@ -95,8 +109,8 @@ impl Faults {
     }
 
     /// Seeded misbehaviour; nothing is later than `longest_ms`.
-    pub fn seeded(seed: u64, longest_ms: u64) -> Faults {
-        let chance = Chance::Sometimes { dice: Dice::new(seed), longest_ms };
+    pub fn seeded(seed: u64, longest_ms: u64, silence: Silence) -> Faults {
+        let chance = Chance::Sometimes { dice: Dice::new(seed), longest_ms, silence };
         Faults { chance, ..Faults::none() }
     }
 
@@ -114,8 +128,9 @@ impl Faults {
         match (self.always.get(&name), self.chance) {
             (Some(fault), _) => plan_of(*fault, delivery),
             (None, Chance::Never) => Plan::well(),
-            (None, Chance::Sometimes { dice, longest_ms }) => {
-                by_chance(dice, longest_ms, &name, &command.key, delivery)
+            (None, Chance::Sometimes { dice, longest_ms, silence }) => {
+                let plan = by_chance(dice, longest_ms, &name, &command.key, delivery);
+                if silence == Silence::Never && plan.is_silent() { Plan::well() } else { plan }
             }
         }
     }
@@ -139,7 +154,7 @@ fn plan_of(fault: Fault, delivery: u32) -> Plan {
 fn by_chance(dice: Dice, longest_ms: u64, name: &str, key: &str, delivery: u32) -> Plan {
     const OBSTINATE_IN_HUNDRED: u64 = 3;
     let throw = |what: &str, sides: u64| dice.throw(&format!("{what} {name} {key}"), sides);
-    if throw("obstinate", 100) < OBSTINATE_IN_HUNDRED {
+    if throw("obstinate", 100) < OBSTINATE_IN_HUNDRED && delivery < OBSTINATE_UNTIL {
         let ms = longest_ms - throw("how late", longest_ms / 8 + 1);
         return match delivery {
             1 if throw("obstinate how", 2) == 0 => plan_of(Fault::Slow { ms }, 1),
@@ -187,18 +202,21 @@ mod tests {
 
     #[test]
     fn the_same_seed_misbehaves_the_same_in_any_order() {
-        let mut forwards = Faults::seeded(7, 200_000);
-        let mut backwards = Faults::seeded(7, 200_000);
+        let mut forwards = Faults::seeded(7, 200_000, Silence::Possible);
+        let mut backwards = Faults::seeded(7, 200_000, Silence::Possible);
         let there: Vec<Plan> = (0..500).map(|id| forwards.plan(&command(id))).collect();
         let mut back: Vec<Plan> = (0..500).rev().map(|id| backwards.plan(&command(id))).collect();
         back.reverse();
         assert_eq!(there, back);
-        assert_ne!(there[..], (0..500).map(|id| Faults::seeded(8, 200_000).plan(&command(id))).collect::<Vec<_>>()[..]);
+        assert_ne!(
+            there[..],
+            (0..500).map(|id| Faults::seeded(8, 200_000, Silence::Possible).plan(&command(id))).collect::<Vec<_>>()[..]
+        );
     }
 
     #[test]
     fn every_kind_of_misbehaviour_happens_and_nothing_is_later_than_the_longest() {
-        let mut faults = Faults::seeded(1, 10_000);
+        let mut faults = Faults::seeded(1, 10_000, Silence::Possible);
         let plans: Vec<Plan> = (0..2_000).map(|id| faults.plan(&command(id))).collect();
         let some = |what: &dyn Fn(&Plan) -> bool| plans.iter().any(what);
         assert!(some(&|plan| plan.handling == Handling::Never));
@@ -211,6 +229,14 @@ mod tests {
             assert!(plan.answers_after_ms.iter().all(|ms| *ms <= 10_000));
             assert!(!matches!(plan.handling, Handling::After { ms } if ms > 10_000));
         }
+    }
+
+    #[test]
+    fn where_silence_is_ruled_out_every_delivery_is_answered() {
+        let mut faults = Faults::seeded(1, 10_000, Silence::Never);
+        let plans: Vec<Plan> = (0..2_000).map(|id| faults.plan(&command(id % 500))).collect();
+        assert!(plans.iter().all(|plan| !plan.is_silent()));
+        assert!(plans.iter().any(|plan| plan.answers_after_ms.len() == 2));
     }
 
     #[test]

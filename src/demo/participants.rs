@@ -209,20 +209,19 @@ impl Participants {
     fn nothing_left(&self, saga: &str, what: &str, register: &Register) -> Invariant {
         let left: Vec<&str> = keys(register, Stage::Reserved).filter(|key| self.told.contains_key(*key)).collect();
         let open = keys(register, Stage::Reserved).count() - left.len();
-        finding(saga, what, &left, format!("{open} reserved for requests that go on"))
+        finding(saga, what, &left, format!("none left over, {open} for requests under way"))
     }
 
-    /// Who has a slot for good was told yes, who was told yes has one, and nobody was told both.
+    /// Who was told yes has a slot for good, and who was told no has none. Who was told nothing yet may have one.
     fn as_told(&self, saga: &str, what: &str, register: &Register) -> Invariant {
         let confirmed: BTreeSet<&str> = keys(register, Stage::Confirmed).collect();
-        let told_yes = |outcomes: &BTreeSet<Told>| *outcomes == BTreeSet::from([Told::Yes]);
-        let wrongly_in = confirmed.iter().copied().filter(|key| !self.told.get(*key).is_some_and(told_yes));
-        let wrongly_out = self.told.iter().filter(|(request, outcomes)| {
-            is_of(request, saga) && outcomes.contains(&Told::Yes) && !confirmed.contains(request.as_str())
-        });
-        let wrong: Vec<&str> = wrongly_in.chain(wrongly_out.map(|(request, _)| request.as_str())).collect();
-        let told = self.told.keys().filter(|request| is_of(request, saga)).count();
-        finding(saga, what, &wrong, format!("{} of {told} requests", confirmed.len()))
+        let told = || self.told.iter().filter(|(request, _)| is_of(request, saga));
+        let is_wrong = |(request, told): &(&String, &BTreeSet<Told>)| {
+            let expected = if confirmed.contains(request.as_str()) { Told::Yes } else { Told::No };
+            **told != BTreeSet::from([expected])
+        };
+        let wrong: Vec<&str> = told().filter(is_wrong).map(|(request, _)| request.as_str()).collect();
+        finding(saga, what, &wrong, format!("{} of {} requests", confirmed.len(), told().count()))
     }
 }
 
@@ -276,7 +275,7 @@ fn agree(saga: &str, what: &str, here: &Register, there: &Register) -> Invariant
 /// No command contradicted an earlier one: nothing confirmed that was not reserved, nothing taken back that was final.
 fn undisputed(saga: &str, who: &str, complaints: &[String]) -> Invariant {
     let all: Vec<&str> = complaints.iter().map(String::as_str).collect();
-    finding(saga, &format!("{who} were asked for nothing that makes no sense"), &all, "no complaint".to_owned())
+    finding(saga, &format!("no command to {who} contradicted an earlier one"), &all, "no complaint".to_owned())
 }
 
 fn finding(saga: &str, what: &str, wrong: &[&str], right: String) -> Invariant {
@@ -464,6 +463,6 @@ mod tests {
         assert!(broken(&participants).contains(&"a detainee in at most one cell".to_owned()));
         let body = json!({"group": "g1", "reservation": "join-group-7"});
         participants.handle(&command("groups", "ConfirmSlot", "c9", body));
-        assert!(broken(&participants).contains(&"groups were asked for nothing that makes no sense".to_owned()));
+        assert!(broken(&participants).contains(&"no command to groups contradicted an earlier one".to_owned()));
     }
 }

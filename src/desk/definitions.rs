@@ -29,6 +29,12 @@ impl Read {
         self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
+    /// The errors of one file.
+    pub fn errors_of(&self, file: &Path) -> Vec<Diagnostic> {
+        let name = file.display().to_string();
+        self.diagnostics.iter().filter(|found| found.file == name && found.is_error()).cloned().collect()
+    }
+
     /// For a terminal: place, severity, code, message, the line, and the hint of each.
     pub fn text(&self) -> String {
         crate::saga::diagnostic::render_all(&self.diagnostics, |file| self.sources.get(file).map(String::as_str))
@@ -101,25 +107,37 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, NoPath> {
     Ok(files)
 }
 
+/// The definition that a scenario file belongs to.
+pub fn definition_of(scenarios: &Path) -> PathBuf {
+    let name = scenarios.file_name().and_then(|name| name.to_str()).unwrap_or("");
+    let stem = name.strip_suffix(".test.yaml").unwrap_or(name);
+    scenarios.with_file_name(format!("{stem}.yaml"))
+}
+
+/// The folder that a file stands in.
+pub fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 fn is_scenario(file: &Path) -> bool {
     file.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(b".test.yaml"))
 }
 
-fn text_of(file: &Path) -> Result<String, String> {
+pub fn text_of(file: &Path) -> Result<String, String> {
     let about = std::fs::metadata(file).map_err(|error| error.to_string())?;
     if about.len() > FILE_BYTES {
         return Err(format!("it has {} bytes, a definition has at most {FILE_BYTES}", about.len()));
     }
     let bytes = std::fs::read(file).map_err(|error| error.to_string())?;
     String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
-        format!("line {} is not UTF-8", line + 1)
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|byte| *byte == b'\n').count();
+        format!("line {line} is not UTF-8")
     })
 }
 
 const START: Place = Place { line: 1, column: 1, end_line: 1, end_column: 1 };
 
-fn unreadable(file: String, reason: &str) -> Diagnostic {
+pub fn unreadable(file: String, reason: &str) -> Diagnostic {
     Diagnostic {
         severity: Severity::Error,
         code: "unreadable",

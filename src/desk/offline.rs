@@ -24,7 +24,14 @@ pub fn scene(config: &Config, now: Timestamp) -> Result<Scene, DeskError> {
         now,
         addresses: addresses(config)?,
         daemon: None,
-        broker: api::Broker { connected: false, since: None, blocked: false, error: None },
+        broker: api::Broker {
+            connected: false,
+            since: None,
+            blocked: false,
+            error: None,
+            findings: Vec::new(),
+            dead: None,
+        },
         definitions: None,
     })
 }
@@ -108,7 +115,7 @@ pub fn addresses(config: &Config) -> Result<Addresses, DeskError> {
 fn failed(error: EngineError) -> DeskError {
     match error {
         EngineError::Store(error) => DeskError::Store(error),
-        other => DeskError::Failed { message: other.to_string(), hint: None },
+        EngineError::Thread { reason } => DeskError::Failed { message: reason, hint: None },
     }
 }
 

@@ -65,7 +65,9 @@ impl Looker {
 
 pub(super) fn with_mode(mut orders: Vec<OrderFor>, dry_run: bool) -> Vec<OrderFor> {
     let mode = if dry_run { OrderMode::DryRun } else { OrderMode::ForReal };
-    orders.iter_mut().for_each(|order| order.mode = mode);
+    for order in &mut orders {
+        order.mode = mode;
+    }
     orders
 }
 

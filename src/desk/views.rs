@@ -52,7 +52,9 @@ impl Looker {
         let incidents = self.reader.incidents(row.no)?;
         let incidents = incidents.into_iter().map(|incident| {
             let known = steps_of.get(&incident.number).copied().flatten();
-            let step = known.and_then(|index| instance.steps.get(index as usize)).map(|step| step.name());
+            let step = known
+                .and_then(|index| instance.steps.get(index as usize))
+                .map(super::super::saga::instance::Step::name);
             incident_view(incident, step, file)
         });
         let may = case.may();
@@ -127,12 +129,11 @@ impl Looker {
 
     pub(super) fn status(&self, scene: &Scene) -> Result<api::Status, DeskError> {
         let figures = self.reader.figures()?;
-        let definitions = match &scene.definitions {
-            Some(definitions) => definitions.clone(),
-            None => {
-                let newest = self.reader.definitions()?.iter().filter(|row| row.newest).count();
-                api::DefinitionsLoaded { loaded: newest as u64, error: None }
-            }
+        let definitions = if let Some(definitions) = &scene.definitions {
+            definitions.clone()
+        } else {
+            let newest = self.reader.definitions()?.iter().filter(|row| row.newest).count();
+            api::DefinitionsLoaded { loaded: newest as u64, error: None }
         };
         Ok(api::Status {
             format: Format,

@@ -126,7 +126,10 @@ fn open_step(case: &Case<'_>, index: usize, step: &Step) -> Option<String> {
         step.attempt
     );
     match due {
-        Some(due) => text.push_str(&format!(" If nothing comes until {due}, {}.", after_silence(case, step))),
+        Some(due) => {
+            let then = after_silence(case, step);
+            text = format!("{text} If nothing comes until {due}, {then}.");
+        }
         None if timer.is_some() => {
             text.push_str(" Its time limit does not run: the broker does not have the command yet, or is away.");
         }
@@ -181,7 +184,7 @@ fn open_undo(case: &Case<'_>, index: usize, step: &Step) -> Option<String> {
         undo.attempt
     );
     if let Some(due) = due {
-        text.push_str(&format!(" The attempt ends at {due}."));
+        text = format!("{text} The attempt ends at {due}.");
     }
     Some(text)
 }

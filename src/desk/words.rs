@@ -13,6 +13,7 @@ use crate::store::StoreError;
 
 /// Which instances. Without anything: all of them, ended ones too.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the flags of the selector, one for each")]
 pub struct Select {
     /// Ids, unique prefixes of at least eight characters, or `saga/key`.
     pub ids: Vec<String>,

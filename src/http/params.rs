@@ -2,6 +2,8 @@
 //!
 //! Both directions stand here, so that client and server cannot drift apart. What is unknown is refused by name.
 
+use std::fmt::Write as _;
+
 use serde_json::{Map, Value};
 
 use crate::desk::{Arriving, CountBy, DeskError, InboxLook, Look, Order, Publish, Select};
@@ -457,7 +459,7 @@ pub fn encode(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            write!(out, "%{byte:02X}").expect("a text takes every line");
         }
     }
     out

@@ -23,8 +23,10 @@ pub fn path_for(database: &Path, configured: Option<&Path>, runtime_dir: Option<
         return wanted;
     }
     let digest = Sha256::digest(wanted.as_os_str().as_encoded_bytes());
-    let name: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-    runtime_dir.unwrap_or_else(|| Path::new("/tmp")).join(format!("sagad-{name}.sock"))
+    let mut half = [0_u8; 16];
+    half.copy_from_slice(&digest[..16]);
+    let name = format!("sagad-{:032x}.sock", u128::from_be_bytes(half));
+    runtime_dir.unwrap_or_else(|| Path::new("/tmp")).join(name)
 }
 
 /// A name that means the same from every working folder; links in its folder are followed, so that all roads to one

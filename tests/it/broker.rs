@@ -33,6 +33,7 @@ struct Running {
     guard: Child,
 }
 
+#[expect(clippy::unwrap_used, reason = "a test node that cannot be driven fails its test")]
 impl Broker {
     /// A node of one's own, for tests that stop or kill it.
     pub fn start() -> Broker {
@@ -202,7 +203,7 @@ impl Broker {
         let connection = Connection::connect(&self.url(), ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-        Client { connection, channel }
+        Client { _connection: connection, channel }
     }
 
     pub fn logs(&self) -> String {
@@ -214,6 +215,7 @@ impl Broker {
     }
 }
 
+#[expect(clippy::unwrap_used, reason = "a test node that cannot be ended fails its test")]
 impl Drop for Broker {
     fn drop(&mut self) {
         if self.running.lock().unwrap().is_some() {
@@ -228,10 +230,12 @@ impl Drop for Broker {
 
 /// A plain client beside the daemon's, as a participant has one.
 pub struct Client {
-    pub connection: Connection,
+    /// Closes when it is dropped.
+    _connection: Connection,
     pub channel: Channel,
 }
 
+#[expect(clippy::unwrap_used, reason = "a client that is refused fails its test")]
 impl Client {
     pub async fn declare_queue(&self, name: &str) {
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
@@ -263,10 +267,12 @@ impl Client {
     }
 }
 
+#[expect(clippy::unwrap_used, reason = "a machine without a free port runs no tests")]
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+#[expect(clippy::unwrap_used, reason = "a folder that cannot be written to fails its test")]
 fn configure(folder: &Path, port: u16) {
     let settings = format!(
         "listeners.tcp.local = 127.0.0.1:{port}\n\

@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sagad::demo::command::Command;
@@ -15,13 +16,13 @@ use sagad::demo::requests::{Saga, Town};
 use sagad::engine::{OrderFor, OrderMode, Published, Raw, Settings, verify};
 use sagad::saga::compile::{SourceFile, load};
 use sagad::saga::effect::{Destination, Outgoing};
-use sagad::saga::event::{Order, Verb};
-use sagad::saga::ids::{DatabaseId, InstanceId};
+use sagad::saga::event::{Input, Order, Verb};
+use sagad::saga::ids::{CommandId, DatabaseId, InstanceId};
 use sagad::saga::incident::IncidentKind;
 use sagad::saga::instance::{Instance, Status, Step as Sent, StepEffect, UndoPhase};
 use sagad::saga::machine::Machine;
 use sagad::saga::time::Timestamp;
-use sagad::store::{JournalOrder, Reader, Selector};
+use sagad::store::{AsideFilter, JournalOrder, Reader, Selector};
 use sagad::world::{
     Carriage, Fate, LocalMessage, Participant, Point, Reply, Seen, Setup, Step, Unclaimed, Verdict, World,
 };
@@ -173,10 +174,10 @@ impl Fate for Weather {
         if self.chance(30) {
             return Verdict::Nack;
         }
-        if self.chance(40) && matches!(message.to, Destination::Command { .. }) {
+        if self.chance(60) && matches!(message.to, Destination::Command { .. }) {
             return Verdict::Return;
         }
-        if self.chance(20) {
+        if self.chance(40) {
             return Verdict::Lose { arrives: self.below(2) == 0 };
         }
         let confirm_after_ms = if self.chance(200) { self.delay() } else { 0 };
@@ -297,6 +298,7 @@ struct Schedule {
     town: Rc<RefCell<Participants>>,
     reader: Reader,
     requests: usize,
+    machines: Vec<Arc<Machine>>,
     /// Events that have been on the bus, to be repeated.
     heard: Vec<Raw>,
     seen: Vec<Seen>,
@@ -315,8 +317,9 @@ impl Schedule {
             timer_rate: 100,
             ..Settings::default()
         };
+        let machines = machines();
         let setup = Setup {
-            machines: machines(),
+            machines: machines.clone(),
             settings,
             database: DatabaseId(Uuid::from_u128(u128::from(dice.throw()) << 64 | u128::from(dice.throw()))),
             start: Timestamp(1_893_456_000_000),
@@ -356,6 +359,7 @@ impl Schedule {
             town,
             reader,
             requests,
+            machines,
             heard: Vec::new(),
             seen: Vec::new(),
             turns: 0,
@@ -470,7 +474,7 @@ impl Schedule {
             let which = usize::try_from(self.weather.below(self.heard.len() as u64)).expect("it is small");
             self.world.enqueue(self.heard[which].clone());
         }
-        if self.weather.chance(10) && self.world.engine().is_some() {
+        if self.weather.chance(20) && self.world.engine().is_some() {
             self.somebody_orders()?;
         }
         Ok(())
@@ -481,7 +485,12 @@ impl Schedule {
         if instances.is_empty() {
             return Ok(());
         }
-        let which = usize::try_from(self.weather.below(instances.len() as u64)).expect("it is small");
+        // A person looks at what is stuck rather than at anything else.
+        let stuck = instances.iter().position(|instance| !instance.incidents.is_empty());
+        let which = match stuck {
+            Some(stuck) if self.weather.below(2) == 0 => stuck,
+            _ => usize::try_from(self.weather.below(instances.len() as u64)).expect("it is small"),
+        };
         let verb = match self.weather.below(5) {
             0 | 1 => Verb::Compensate,
             2 => Verb::Retry { step: None },
@@ -540,9 +549,14 @@ impl Schedule {
         if turns == std::mem::replace(&mut self.turns, turns) {
             return Ok(());
         }
-        for instance in self.instances()? {
+        let page = self.reader.instances(&Selector::default(), None, 100).map_err(|error| error.to_string())?;
+        for row in page.rows {
+            if self.last.get(&row.id).is_some_and(|last| last.turn == row.turn) {
+                continue;
+            }
+            let stored = self.reader.instance(row.no).map_err(|error| error.to_string())?;
+            let Some(instance) = stored.map(|stored| stored.instance) else { continue };
             let broken = |what: String| format!("{} in {}", what, describe(&instance));
-            instance.invariants().map_err(broken)?;
             let before = self.last.insert(instance.id, instance.clone());
             undone_in_order(before.as_ref(), &instance).map_err(broken)?;
             nothing_left(&instance).map_err(broken)?;
@@ -568,17 +582,65 @@ impl Schedule {
         if instances.len() != self.requests {
             return Err(format!("{} requests made {} instances", self.requests, instances.len()));
         }
+        self.repetitions_changed_nothing(&instances)?;
         let mut committed: BTreeMap<(i64, u32), Outgoing> = BTreeMap::new();
         for instance in &instances {
             self.replays(instance, &mut committed)?;
         }
         self.nothing_invented_nothing_lost(&committed)?;
+        self.every_event_is_somewhere(&instances)?;
         for invariant in self.town.borrow().invariants_of("join-group") {
             if !invariant.holds {
                 return Err(format!("{}: {}", invariant.what, invariant.found));
             }
         }
         Ok(instances.iter().map(describe).collect())
+    }
+
+    /// Every request came with one message id, however often: none was set aside, none met its own instance.
+    fn repetitions_changed_nothing(&self, instances: &[Instance]) -> Result<(), String> {
+        let aside = self.reader.aside(&AsideFilter::default(), None, 1_000).map_err(|error| error.to_string())?;
+        if let Some(row) = aside.iter().find(|row| row.message_type.as_deref() == Some("JoinGroupRequested")) {
+            return Err(format!("a request was set aside as {}", row.reason));
+        }
+        for instance in instances {
+            let rows = self.reader.journal(instance.id.no(), JournalOrder::OldestFirst, None, usize::MAX);
+            for row in rows.map_err(|error| error.to_string())? {
+                let notes = row.notes().map_err(|error| error.to_string())?;
+                if notes.iter().any(|note| note == "started-already") {
+                    return Err(format!("a request came to its own instance once more: {}", describe(instance)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Promise 1: what came in is in a journal, or set aside, or another daemon's.
+    fn every_event_is_somewhere(&self, instances: &[Instance]) -> Result<(), String> {
+        let mut known: BTreeSet<String> = BTreeSet::new();
+        for instance in instances {
+            let rows = self.reader.journal(instance.id.no(), JournalOrder::OldestFirst, None, usize::MAX);
+            for row in rows.map_err(|error| error.to_string())? {
+                let given = row.given().map_err(|error| error.to_string())?;
+                if let Input::Start(message) | Input::Event(message) | Input::Answer { message, .. } = given.input {
+                    known.extend(message.id);
+                }
+            }
+        }
+        let aside = self.reader.aside(&AsideFilter::default(), None, 10_000).map_err(|error| error.to_string())?;
+        known.extend(aside.into_iter().filter_map(|row| row.message_id));
+        let consumed =
+            |raw: &&Raw| self.machines.iter().any(|machine| machine.consumed().contains(raw.routing_key.as_str()));
+        let text = |raw: &Raw, name: &str| raw.properties.get(name).and_then(Value::as_str).map(str::to_owned);
+        let tag = instances.first().map(|instance| instance.id.tag());
+        for raw in self.heard.iter().filter(consumed) {
+            let of = text(raw, "correlation_id").as_deref().and_then(CommandId::parse);
+            let foreign = of.is_some_and(|command| Some(command.tag()) != tag);
+            if let Some(id) = text(raw, "message_id").filter(|id| !known.contains(id) && !foreign) {
+                return Err(format!("{} {id} came in and is nowhere", raw.routing_key));
+            }
+        }
+        Ok(())
     }
 
     /// The journal replayed gives the stored row, byte for byte.
@@ -687,7 +749,7 @@ fn nothing_left(instance: &Instance) -> Result<(), String> {
     left.map_or(Ok(()), |step| Err(format!("{} is left {}", step.name(), step.effect.name())))
 }
 
-fn machines() -> Vec<std::sync::Arc<Machine>> {
+fn machines() -> Vec<Arc<Machine>> {
     let source = SourceFile {
         path: "sagas/join-group.yaml".to_owned(),
         text: include_str!("../../sagas/join-group.yaml").to_owned(),

@@ -188,7 +188,8 @@ mod tests {
 
     #[test]
     fn headers_that_go_out_come_in_the_same() {
-        let headers = json!({ "a": 1, "b": "x", "c": [true, null], "d": { "e": 2.5 }, "f": 18_446_744_073_709_551_615_u64 });
+        let headers =
+            json!({ "a": 1, "b": "x", "c": [true, null], "d": { "e": 2.5 }, "f": 18_446_744_073_709_551_615_u64 });
         let Value::Object(map) = headers else { panic!("an object") };
         let back = table_of(&field_table(&map).unwrap(), DEPTH_LIMIT);
         assert_eq!(back["a"], map["a"]);

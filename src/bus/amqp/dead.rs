@@ -84,9 +84,10 @@ impl DeadReader {
             Ok(connection) => connection,
             Err(error) => return End::Lost(error.to_string()),
         };
-        let end = self.session(&connection).await.unwrap_or_else(|error| {
-            if is_parsing(&error) { End::Unparsable } else { End::Lost(plain(&error)) }
-        });
+        let end = self
+            .session(&connection)
+            .await
+            .unwrap_or_else(|error| if is_parsing(&error) { End::Unparsable } else { End::Lost(plain(&error)) });
         self.board.note(|status| status.dead = None);
         connect::close(connection).await;
         end

@@ -120,11 +120,8 @@ impl Bus {
             stop: stop_intake.clone(),
             stuck_at: None,
         };
-        let others = vec![
-            tokio::spawn(acks.carry(outflow.acks)),
-            tokio::spawn(publisher.run()),
-            tokio::spawn(dead.run()),
-        ];
+        let others =
+            vec![tokio::spawn(acks.carry(outflow.acks)), tokio::spawn(publisher.run()), tokio::spawn(dead.run())];
         Bus { status, stop_intake, stop_all, intake: tokio::spawn(consumer.run()), others }
     }
 
@@ -135,6 +132,11 @@ impl Bus {
     /// The same, for those who wait for a change.
     pub fn watch(&self) -> watch::Receiver<BusStatus> {
         self.status.clone()
+    }
+
+    /// Whether one of its tasks has come to an end, which none does before it is told to.
+    pub fn has_ended(&self) -> bool {
+        self.intake.is_finished() || self.others.iter().any(JoinHandle::is_finished)
     }
 
     /// Takes no more deliveries; returns when what was prefetched has been handled and acknowledged, at the latest

@@ -217,11 +217,7 @@ impl Publisher {
                     } else {
                         batch.back(queue);
                     }
-                    return if connection.status().connected() {
-                        Pumped::Closed(error)
-                    } else {
-                        Pumped::Lost(reason)
-                    };
+                    return if connection.status().connected() { Pumped::Closed(error) } else { Pumped::Lost(reason) };
                 }
             }
         }

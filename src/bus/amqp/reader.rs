@@ -17,7 +17,9 @@ use crate::saga::json::Limits;
 #[derive(Debug)]
 pub(super) enum Command {
     /// So many messages stand in the queue.
-    Up { waiting: u64 },
+    Up {
+        waiting: u64,
+    },
     Down(String),
 }
 

@@ -84,9 +84,10 @@ impl Board {
             status.connected = false;
             status.error = Some(reason.to_owned());
         });
-        match first {
-            Some(line) => tracing::warn!(reason, "{line}"),
-            None => tracing::debug!(reason, "still without the broker"),
+        if let Some(line) = first {
+            tracing::warn!(reason, "{line}");
+        } else {
+            tracing::debug!(reason, "still without the broker");
         }
     }
 

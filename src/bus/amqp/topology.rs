@@ -215,8 +215,7 @@ async fn foreign(
     let named = wanted.iter().map(|binding| &binding.exchange);
     let led = config.addresses.values().map(|address| &address.exchange);
     let ours = [&config.events_exchange, &config.commands_exchange];
-    let names: BTreeSet<&String> =
-        named.chain(led).filter(|name| !name.is_empty() && !ours.contains(name)).collect();
+    let names: BTreeSet<&String> = named.chain(led).filter(|name| !name.is_empty() && !ours.contains(name)).collect();
     let mut findings = Vec::new();
     for name in names {
         let thing = Thing::Exchange { name: name.clone(), kind: ExchangeKind::Topic };
@@ -293,7 +292,7 @@ async fn bind_dead(connection: &Connection, config: &BusConfig) -> Result<(), la
 
 /// Whether the broker spoke of this very thing, rather than the connection having gone.
 fn is_about(error: &lapin::Error) -> bool {
-    matches!(code(error), Some(403 | 404 | 405 | 406))
+    matches!(code(error), Some(403..=406))
 }
 
 fn judge(thing: &Thing, error: lapin::Error) -> TopologyError {

@@ -39,7 +39,7 @@ impl BrokerUrl {
         // The parser takes an address of IPv6 for no host at all.
         let (_, (_, rest)) = self.split();
         if let Some((address, _)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            uri.authority.host = address.to_owned();
+            address.clone_into(&mut uri.authority.host);
         }
         Ok(uri)
     }

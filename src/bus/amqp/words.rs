@@ -17,7 +17,9 @@ pub(super) fn plain(error: &lapin::Error) -> String {
         ErrorKind::IOError(io) => format!("the connection broke: {io}"),
         ErrorKind::MissingHeartbeatError => "the broker has not been heard for too long".to_owned(),
         ErrorKind::ProtocolError(amqp) => format!("the broker says {} {}", amqp.get_id(), amqp.get_message()),
-        ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidConnectionState(_) => "the connection is gone".to_owned(),
+        ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidConnectionState(_) => {
+            "the connection is gone".to_owned()
+        }
         ErrorKind::ParsingError(_) => "a message that cannot be parsed".to_owned(),
         _ => error.to_string(),
     }

@@ -19,7 +19,7 @@ pub(super) fn is_structured(content_type: &str) -> bool {
     content_type.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case(CLOUD_EVENT))
 }
 
-/// What a CloudEvent says of itself, as far as the daemon looks at it. All absent where it is none.
+/// What a `CloudEvent` says of itself, as far as the daemon looks at it. All absent where it is none.
 #[derive(Debug, Default)]
 pub(super) struct Attributes {
     pub(super) kind: Option<String>,
@@ -82,7 +82,8 @@ impl Attributes {
         match self.data_base64 {
             None => Ok(self.data),
             Some(text) => {
-                let bytes = STANDARD.decode(&text).map_err(|error| (BadReason::NotJson, format!("data_base64: {error}")))?;
+                let bytes =
+                    STANDARD.decode(&text).map_err(|error| (BadReason::NotJson, format!("data_base64: {error}")))?;
                 parse(&bytes, limits)
             }
         }

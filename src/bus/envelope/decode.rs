@@ -1,5 +1,7 @@
 //! What comes in: properties and bytes → a message, or why they are none.
 
+#![expect(clippy::result_large_err, reason = "the error is no larger than the message, and both are rare to move")]
+
 use serde_json::{Map, Value};
 
 use super::cloudevent::{self, Attributes};
@@ -81,7 +83,12 @@ fn read(raw: &Raw, types: &Types, limits: &Limits, arrived: Timestamp, told: &mu
         correlation_id: told.correlation_id.clone(),
         reply_to: property("reply_to")?,
         time,
-        traceparent: raw.headers.get("traceparent").and_then(Value::as_str).filter(|text| is_trace(text)).map(str::to_owned),
+        traceparent: raw
+            .headers
+            .get("traceparent")
+            .and_then(Value::as_str)
+            .filter(|text| is_trace(text))
+            .map(str::to_owned),
         headers: raw.headers.clone(),
         routing_key: raw.routing_key.clone(),
         body,
@@ -147,7 +154,7 @@ pub(super) fn parse(bytes: &[u8], limits: &Limits) -> Result<Value, Problem> {
     })
 }
 
-/// The envelope of a structured CloudEvent is one object around the body.
+/// The envelope of a structured `CloudEvent` is one object around the body.
 fn one_deeper(limits: &Limits) -> Limits {
     Limits { depth: limits.depth.saturating_add(1), ..*limits }
 }

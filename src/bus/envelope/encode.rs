@@ -117,9 +117,7 @@ fn route(message: &Outgoing, addresses: &Addresses) -> (String, String, bool) {
                 None => (addresses.commands_exchange.clone(), usual(), true),
             }
         }
-        Destination::Event | Destination::Lifecycle => {
-            (addresses.events_exchange.clone(), message.kind.clone(), false)
-        }
+        Destination::Event | Destination::Lifecycle => (addresses.events_exchange.clone(), message.kind.clone(), false),
         Destination::Queue { name } => (String::new(), name.clone(), false),
     }
 }

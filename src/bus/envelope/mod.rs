@@ -12,7 +12,7 @@ pub use decode::decode;
 pub use encode::{Addresses, Properties, Wire, WireError, encode};
 pub use types::{Binding, Types};
 
-/// The media type of a structured CloudEvent.
+/// The media type of a structured `CloudEvent`.
 const CLOUD_EVENT: &str = "application/cloudevents+json";
 
 /// The property `app_id`, and the `source`, of what the daemon itself sends.

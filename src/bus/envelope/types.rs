@@ -57,10 +57,10 @@ impl Types {
 
     /// What the daemon's queue is bound to, so that each of these types comes in.
     pub fn bindings(&self, events_exchange: &str) -> BTreeSet<Binding> {
-        let named = self.known.difference(&self.elsewhere).map(|kind| Binding {
-            exchange: events_exchange.to_owned(),
-            routing_key: kind.clone(),
-        });
+        let named = self
+            .known
+            .difference(&self.elsewhere)
+            .map(|kind| Binding { exchange: events_exchange.to_owned(), routing_key: kind.clone() });
         let led = self
             .origins
             .keys()

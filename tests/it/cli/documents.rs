@@ -34,7 +34,7 @@ fn populated(stage: &Stage) {
     stage.answer("back", "Broke");
     stage.answer_undo("back", "book", "Cancelled");
     let id = stage.json(&["show", "hire/back"])["id"].as_str().unwrap().to_owned();
-    stage.event("Paid", json!({ "n": 1 }), Some("no-such-command"));
+    stage.event("Paid", &json!({ "n": 1 }), Some("no-such-command"));
     assert_eq!(id.len(), 36);
 }
 
@@ -52,77 +52,85 @@ fn every_document_has_the_fields_of_the_contract_and_no_others() {
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
         }
-        let list = stage.json(&["list"]);
-        has(&list, "format instances next");
-        assert_eq!(list["instances"].as_array().unwrap().len(), 3);
-        list["instances"].as_array().unwrap().iter().for_each(|instance| has(instance, INSTANCE));
-        let show = stage.json(&["show", "hire/stuck"]);
-        document(&show, &format!("{INSTANCE} why data failure steps timers waiting decision incidents may"));
-        has(&show["steps"][0], "name effect command command_id attempt attempts sent_at next_at undo");
-        has(&show["timers"][0], "name due_at");
-        has(&show["incidents"][0], "kind state step error source opened_at closed_at open stops");
-        let back = stage.json(&["show", "hire/back"]);
-        has(&back["failure"], "kind state reason");
-        has(&back["steps"][0]["undo"], "command command_id effect attempt next_at");
-        assert_eq!(back["steps"][0]["effect"], "undone");
-        let goes_on = stage.json(&["show", "hire/goes-on"]);
-        has(&goes_on["waiting"][0], "event since place");
-        document(&stage.json(&["why", "hire/goes-on"]), "id why waiting next near");
-        let journal = stage.json(&["journal", "hire/back"]);
-        document(&journal, "turns");
-        for turn in journal["turns"].as_array().unwrap() {
-            has(turn, "turn at cause from to changed notes messages");
-            has(&turn["cause"], "kind type body message_id command_id timer verb by reason request_id");
-            has(&turn["to"], "status state");
-            turn["messages"].as_array().unwrap().iter().for_each(|message| has(message, MESSAGE));
-        }
-        assert_eq!(journal["turns"][0]["cause"]["kind"], "event");
-        assert_eq!(journal["turns"][0]["from"], Value::Null);
-        assert_eq!(journal["turns"][1]["cause"]["kind"], "reply");
-        document(&stage.json(&["journal", "--verify", "--all"]), "checked other_version broken");
-        let status = stage.json(&["status"]);
-        document(
-            &status,
-            "daemon broker outbox counts stuck paused settling foreign dropped oldest_stuck_at database definitions",
-        );
-        assert_eq!(status["daemon"].is_null(), !running);
-        if running {
-            has(&status["daemon"], "pid since version");
-        }
-        has(&status["broker"], "connected since blocked error");
-        has(&status["database"], "path bytes wal_bytes");
-        has(&status["definitions"], "loaded error");
-        assert_eq!(status["counts"]["running"], 2);
-        assert_eq!(status["counts"]["compensated"], 1);
-        let count = stage.json(&["count", "--by", "saga,incident"]);
-        document(&count, "groups");
-        has(&count["groups"][0], "saga incident count");
-        let inbox = stage.json(&["inbox", "--unmatched"]);
-        document(&inbox, "messages");
-        has(
-            &inbox["messages"][0],
-            "n kind reason type message_id source correlation_id routing_key received_at expires_at headers body \
-             body_base64 near",
-        );
-        assert_eq!(inbox["messages"][0]["reason"], "no-instance");
-        assert_eq!(inbox["messages"][0]["body"], r#"{"n":1}"#);
-        assert_eq!(stage.json(&["inbox", "--dead"])["messages"], json!([]));
-        let n = inbox["messages"][0]["n"].to_string();
-        assert_eq!(stage.json(&["inbox", "show", &n]), inbox);
-        stage.sagad(&["inbox", "show", "999"]).exits(3);
-        let outbox = stage.json(&["outbox"]);
-        document(&outbox, "messages");
-        has(&outbox["messages"][0], &format!("{MESSAGE} instance since tries returned"));
-        let definitions = stage.json(&["definitions"]);
-        document(&definitions, "definitions");
-        has(&definitions["definitions"][0], "saga digest loaded_at newest live ended");
-        let order = stage.json(&["compensate", "hire/goes-on", "--dry-run"]);
-        document(&order, "operation dry_run results");
-        has(&order["results"][0], "id saga key ok error from to messages");
-        order["results"][0]["messages"].as_array().unwrap().iter().for_each(|message| has(message, MESSAGE));
-        let checked = stage.json(&["check"]);
-        document(&checked, "diagnostics");
+        instances(&stage);
+        figures(&stage, running);
     }
+}
+
+fn instances(stage: &Stage) {
+    let list = stage.json(&["list"]);
+    has(&list, "format instances next");
+    assert_eq!(list["instances"].as_array().unwrap().len(), 3);
+    list["instances"].as_array().unwrap().iter().for_each(|instance| has(instance, INSTANCE));
+    let show = stage.json(&["show", "hire/stuck"]);
+    document(&show, &format!("{INSTANCE} why data failure steps timers waiting decision incidents may"));
+    has(&show["steps"][0], "name effect command command_id attempt attempts sent_at next_at undo");
+    has(&show["timers"][0], "name due_at");
+    has(&show["incidents"][0], "kind state step error source opened_at closed_at open stops");
+    let back = stage.json(&["show", "hire/back"]);
+    has(&back["failure"], "kind state reason");
+    has(&back["steps"][0]["undo"], "command command_id effect attempt next_at");
+    assert_eq!(back["steps"][0]["effect"], "undone");
+    let goes_on = stage.json(&["show", "hire/goes-on"]);
+    has(&goes_on["waiting"][0], "event since place");
+    document(&stage.json(&["why", "hire/goes-on"]), "id why waiting next near");
+    let journal = stage.json(&["journal", "hire/back"]);
+    document(&journal, "turns");
+    for turn in journal["turns"].as_array().unwrap() {
+        has(turn, "turn at cause from to changed notes messages");
+        has(&turn["cause"], "kind type body message_id command_id timer verb by reason request_id");
+        has(&turn["to"], "status state");
+        turn["messages"].as_array().unwrap().iter().for_each(|message| has(message, MESSAGE));
+    }
+    assert_eq!(journal["turns"][0]["cause"]["kind"], "event");
+    assert_eq!(journal["turns"][0]["from"], Value::Null);
+    assert_eq!(journal["turns"][1]["cause"]["kind"], "reply");
+    document(&stage.json(&["journal", "--verify", "--all"]), "checked other_version broken");
+}
+
+fn figures(stage: &Stage, running: bool) {
+    let status = stage.json(&["status"]);
+    document(
+        &status,
+        "daemon broker outbox counts stuck paused settling foreign dropped oldest_stuck_at database definitions",
+    );
+    assert_eq!(status["daemon"].is_null(), !running);
+    if running {
+        has(&status["daemon"], "pid since version");
+    }
+    has(&status["broker"], "connected since blocked error findings dead");
+    has(&status["database"], "path bytes wal_bytes");
+    has(&status["definitions"], "loaded error");
+    assert_eq!(status["counts"]["running"], 2);
+    assert_eq!(status["counts"]["compensated"], 1);
+    let count = stage.json(&["count", "--by", "saga,incident"]);
+    document(&count, "groups");
+    has(&count["groups"][0], "saga incident count");
+    let inbox = stage.json(&["inbox", "--unmatched"]);
+    document(&inbox, "messages");
+    has(
+        &inbox["messages"][0],
+        "n kind reason type message_id source correlation_id routing_key received_at expires_at headers body \
+         body_base64 near",
+    );
+    assert_eq!(inbox["messages"][0]["reason"], "no-instance");
+    assert_eq!(inbox["messages"][0]["body"], r#"{"n":1}"#);
+    assert_eq!(stage.json(&["inbox", "--dead"])["messages"], json!([]));
+    let n = inbox["messages"][0]["n"].to_string();
+    assert_eq!(stage.json(&["inbox", "show", &n]), inbox);
+    stage.sagad(&["inbox", "show", "999"]).exits(3);
+    let outbox = stage.json(&["outbox"]);
+    document(&outbox, "messages");
+    has(&outbox["messages"][0], &format!("{MESSAGE} instance since tries returned"));
+    let definitions = stage.json(&["definitions"]);
+    document(&definitions, "definitions");
+    has(&definitions["definitions"][0], "saga digest loaded_at newest live ended");
+    let order = stage.json(&["compensate", "hire/goes-on", "--dry-run"]);
+    document(&order, "operation dry_run results");
+    has(&order["results"][0], "id saga key ok error from to messages");
+    order["results"][0]["messages"].as_array().unwrap().iter().for_each(|message| has(message, MESSAGE));
+    let checked = stage.json(&["check"]);
+    document(&checked, "diagnostics");
 }
 
 #[test]

@@ -154,7 +154,7 @@ impl Stage {
     }
 
     /// An event, as if from the bus.
-    pub fn event(&self, kind: &str, data: Value, correlation: Option<&str>) {
+    pub fn event(&self, kind: &str, data: &Value, correlation: Option<&str>) {
         let (status, answer) =
             self.post("/v1/events", &json!({ "type": kind, "data": data, "correlation_id": correlation }));
         assert_eq!(status, 202, "{answer}");
@@ -162,14 +162,14 @@ impl Stage {
 
     /// Starts an instance with this key.
     pub fn start(&self, key: &str) {
-        self.event("HireRequested", json!({ "id": key, "car": "red" }), None);
+        self.event("HireRequested", &json!({ "id": key, "car": "red" }), None);
     }
 
     /// Answers the last command of an instance.
     pub fn answer(&self, key: &str, kind: &str) {
         let shown = self.json(&["show", &format!("hire/{key}")]);
         let step = shown["steps"].as_array().unwrap().last().unwrap();
-        self.event(kind, json!({}), step["command_id"].as_str());
+        self.event(kind, &json!({}), step["command_id"].as_str());
     }
 
     /// Answers the undo of a step.
@@ -178,7 +178,7 @@ impl Stage {
         let step = shown["steps"].as_array().unwrap().iter().find(|known| known["name"] == step).unwrap();
         let id = step["undo"]["command_id"].as_str();
         assert!(id.is_some(), "{shown:#}");
-        self.event(kind, json!({}), id);
+        self.event(kind, &json!({}), id);
     }
 }
 
