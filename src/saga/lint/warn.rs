@@ -8,7 +8,7 @@ use super::graph::Graph;
 
 /// Those that no error can cause.
 pub(super) fn always(machine: &Machine, facts: &Facts, problems: &mut Vec<Problem>) {
-    if machine.about.is_none() && !machine.name.is_empty() && !facts.has_about {
+    if machine.about.is_none() && !machine.name.is_empty() {
         let hint = "say in a sentence what the process is for: `about: …`";
         problems.push(Problem::warning("no-about", facts.name, "the saga does not say what it is for", hint));
     }
