@@ -336,11 +336,7 @@ impl<'a> Walk<'a> {
             (StepEffect::Undone, _) => self.start_undo(index),
             (_, _) => {
                 self.step_mut(index).effect = StepEffect::Done;
-                if self.it.status == Status::Compensating {
-                    self.go_on_back()
-                } else {
-                    self.start_undo(index)
-                }
+                if self.it.status == Status::Compensating { self.go_on_back() } else { self.start_undo(index) }
             }
         }
     }
@@ -387,7 +383,6 @@ impl<'a> Walk<'a> {
             }
         }
     }
-
 }
 
 /// `event.reason` if there is one, else the event's type; always a text.

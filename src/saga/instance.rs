@@ -316,13 +316,24 @@ pub struct Timer {
 pub enum TimerKind {
     Deadline,
     /// `timers` of the present state: its name, and how often it has fired.
-    State { name: String, fired: u32 },
+    State {
+        name: String,
+        fired: u32,
+    },
     /// Limit of the attempt that is out.
-    StepLimit { index: u32 },
+    StepLimit {
+        index: u32,
+    },
     /// Delay before the next attempt, or before asking again after a refusal.
-    StepDelay { index: u32 },
-    UndoLimit { index: u32 },
-    UndoDelay { index: u32 },
+    StepDelay {
+        index: u32,
+    },
+    UndoLimit {
+        index: u32,
+    },
+    UndoDelay {
+        index: u32,
+    },
 }
 
 /// When a timer begins and which clock it runs on.

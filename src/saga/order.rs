@@ -57,8 +57,7 @@ impl<'a> Walk<'a> {
         if let Some(incident) = named.iter().find(|incident| incident.kind.stops_instance()) {
             return self.handle_again(incident);
         }
-        let tried: Vec<_> =
-            named.into_iter().filter(|incident| incident.kind != IncidentKind::LateSuccess).collect();
+        let tried: Vec<_> = named.into_iter().filter(|incident| incident.kind != IncidentKind::LateSuccess).collect();
         if tried.is_empty() {
             return Ok(conflict("a late success is settled by resolve, not by retry".to_owned()));
         }
@@ -208,7 +207,8 @@ impl<'a> Walk<'a> {
     // ---- resolve ------------------------------------------------------------------------------------------------
 
     fn order_resolve(&mut self, name: &str, verdict: &'a Verdict) -> Result<Outcome> {
-        let found = (0_u32..).zip(&self.it.steps).filter(|(_, step)| step.name() == name).map(|(index, _)| index).last();
+        let found =
+            (0_u32..).zip(&self.it.steps).filter(|(_, step)| step.name() == name).map(|(index, _)| index).last();
         let Some(index) = found else { return Ok(conflict(format!("no step {name} was sent"))) };
         let step = self.step(index);
         let (open, effect) = (step.open && self.it.status == Status::Running, step.effect);
@@ -241,9 +241,7 @@ impl<'a> Walk<'a> {
                     return self.refuse(index, kind, kind.to_owned()).map(|()| Outcome::Moved);
                 }
                 match effect {
-                    StepEffect::InDoubt | StepEffect::Skipped => {
-                        self.late_failure(index, kind).map(|_| Outcome::Moved)
-                    }
+                    StepEffect::InDoubt | StepEffect::Skipped => self.late_failure(index, kind).map(|_| Outcome::Moved),
                     _ => Ok(conflict(format!("{name} is {}", effect.name()))),
                 }
             }
@@ -252,9 +250,7 @@ impl<'a> Walk<'a> {
     }
 
     fn let_stand(&mut self, index: u32) -> Result<Outcome> {
-        self.close_incidents(|incident| {
-            incident.kind == IncidentKind::LateSuccess && incident.step == Some(index)
-        });
+        self.close_incidents(|incident| incident.kind == IncidentKind::LateSuccess && incident.step == Some(index));
         let step = self.step_mut(index);
         step.kept = true;
         step.effect = StepEffect::Done;
@@ -281,9 +277,7 @@ impl<'a> Walk<'a> {
         if !may {
             return Ok(conflict(format!("{name} is {}", effect.name())));
         }
-        self.close_incidents(|incident| {
-            incident.kind == IncidentKind::LateSuccess && incident.step == Some(index)
-        });
+        self.close_incidents(|incident| incident.kind == IncidentKind::LateSuccess && incident.step == Some(index));
         if let Some(undo) = &mut self.step_mut(index).undo {
             undo.again = false;
         }

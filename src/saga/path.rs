@@ -223,13 +223,7 @@ impl<'a> Walk<'a> {
     }
 
     /// A new question to a participant: a new command, on the undo list from now on.
-    pub fn open_step(
-        &mut self,
-        rule: &'a machine::Step,
-        part: Part,
-        item: Option<Value>,
-        tries: u32,
-    ) -> Result<u32> {
+    pub fn open_step(&mut self, rule: &'a machine::Step, part: Part, item: Option<Value>, tries: u32) -> Result<u32> {
         if self.it.steps.len() >= MAX_STEPS {
             let error = format!("more than {MAX_STEPS} commands in one instance");
             return Err(Fault { kind: IncidentKind::TooLarge, error, place: Some(rule.place) });
@@ -298,11 +292,8 @@ impl<'a> Walk<'a> {
         self.stop_timers(|what| matches!(what, TimerKind::State { .. }));
         self.it.decision = None;
         self.it.parts = None;
-        let waiting: Vec<u32> = (0_u32..)
-            .zip(&self.it.steps)
-            .filter(|(_, step)| step.refusal.is_some())
-            .map(|(index, _)| index)
-            .collect();
+        let waiting: Vec<u32> =
+            (0_u32..).zip(&self.it.steps).filter(|(_, step)| step.refusal.is_some()).map(|(index, _)| index).collect();
         for index in waiting {
             self.step_mut(index).refusal = None;
             self.stop_step_timers(index);

@@ -251,7 +251,8 @@ impl<'a> Walk<'a> {
         };
         let before = self.effects.len();
         self.take(Some(transition), Otherwise::Next, &cause)?;
-        let ignored = matches!(transition.then, Then::Ignore) && before == self.effects.len() && self.changed.is_empty();
+        let ignored =
+            matches!(transition.then, Then::Ignore) && before == self.effects.len() && self.changed.is_empty();
         Ok(if ignored { self.noted(format!("{} is ignored here", message.kind)) } else { Outcome::Moved })
     }
 

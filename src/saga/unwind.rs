@@ -28,9 +28,7 @@ impl<'a> Walk<'a> {
         if self.unreached.contains(&Subject::Step { index, attempt }) {
             self.note(format!("{} was never taken by any queue: withdrawn", self.step(index).name()));
             self.effects.push(Effect::Withdraw(Subject::Step { index, attempt }));
-            self.close_incidents(|incident| {
-                incident.kind == IncidentKind::Unroutable && incident.step == Some(index)
-            });
+            self.close_incidents(|incident| incident.kind == IncidentKind::Unroutable && incident.step == Some(index));
             self.close_step(index, StepEffect::Refused);
             return Ok(false);
         }
@@ -141,8 +139,7 @@ impl<'a> Walk<'a> {
             undo.phase = phase;
         }
         self.close_incidents(|incident| {
-            incident.step == Some(index)
-                && matches!(incident.kind, IncidentKind::UndoFailed | IncidentKind::Unroutable)
+            incident.step == Some(index) && matches!(incident.kind, IncidentKind::UndoFailed | IncidentKind::Unroutable)
         });
     }
 
@@ -158,9 +155,7 @@ impl<'a> Walk<'a> {
             undo.phase = UndoPhase::Failed;
             undo.refused = refused;
         }
-        self.close_incidents(|incident| {
-            incident.kind == IncidentKind::Unroutable && incident.step == Some(index)
-        });
+        self.close_incidents(|incident| incident.kind == IncidentKind::Unroutable && incident.step == Some(index));
         self.open_incident(IncidentKind::UndoFailed, Some(index), error);
     }
 
@@ -229,8 +224,7 @@ impl<'a> Walk<'a> {
             Some(Body::Each(each)) => each.at_once.unwrap_or(u32::MAX),
             _ => u32::MAX,
         };
-        let together: Vec<u32> =
-            (0..=of).rev().filter(|index| self.it.steps[place(*index)].entry == entry).collect();
+        let together: Vec<u32> = (0..=of).rev().filter(|index| self.it.steps[place(*index)].entry == entry).collect();
         let mut open = 0;
         for index in &together {
             open += u32::from(self.progress(*index) == Progress::Waiting);

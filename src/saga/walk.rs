@@ -206,15 +206,15 @@ impl<'a> Walk<'a> {
     }
 
     pub fn stop_step_timers(&mut self, of: u32) {
-        self.stop_timers(|what| {
-            matches!(what, TimerKind::StepLimit { index } | TimerKind::StepDelay { index } if *index == of)
-        });
+        self.stop_timers(
+            |what| matches!(what, TimerKind::StepLimit { index } | TimerKind::StepDelay { index } if *index == of),
+        );
     }
 
     pub fn stop_undo_timers(&mut self, of: u32) {
-        self.stop_timers(|what| {
-            matches!(what, TimerKind::UndoLimit { index } | TimerKind::UndoDelay { index } if *index == of)
-        });
+        self.stop_timers(
+            |what| matches!(what, TimerKind::UndoLimit { index } | TimerKind::UndoDelay { index } if *index == of),
+        );
     }
 
     // ---- incidents ----------------------------------------------------------------------------------------------
@@ -251,10 +251,7 @@ impl<'a> Walk<'a> {
     pub fn close_step_incidents(&mut self, index: u32) {
         self.close_incidents(|incident| {
             incident.step == Some(index)
-                && matches!(
-                    incident.kind,
-                    IncidentKind::NoWayBack | IncidentKind::Raised | IncidentKind::Unroutable
-                )
+                && matches!(incident.kind, IncidentKind::NoWayBack | IncidentKind::Raised | IncidentKind::Unroutable)
         });
     }
 

@@ -15,10 +15,8 @@ fn run_folder(folder: &Path) -> (usize, Vec<String>) {
     let (tests, definitions): (Vec<PathBuf>, Vec<PathBuf>) =
         paths.into_iter().partition(|path| path.to_string_lossy().ends_with(".test.yaml"));
     let read = |path: &PathBuf| std::fs::read_to_string(path).expect("the file can be read");
-    let sources: Vec<SourceFile> = definitions
-        .iter()
-        .map(|path| SourceFile { path: path.display().to_string(), text: read(path) })
-        .collect();
+    let sources: Vec<SourceFile> =
+        definitions.iter().map(|path| SourceFile { path: path.display().to_string(), text: read(path) }).collect();
     let loaded = load(&sources);
     let errors: Vec<_> = loaded.diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).collect();
     assert!(errors.is_empty(), "{errors:#?}");
