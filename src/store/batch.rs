@@ -206,6 +206,19 @@ mod tests {
     }
 
     #[test]
+    fn after_a_write_that_failed_nothing_of_the_batch_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::create_or_open(&folder.path().join("sagad.db")).unwrap();
+        let key = MessageKey::of("shop", "OrderPlaced", "1");
+        let mut batch = store.batch().unwrap();
+        batch.remember(&key, 1).unwrap();
+        assert!(batch.run("INSERT INTO saga (no, name) VALUES (1, NULL)", ()).is_err());
+        assert!(matches!(batch.remember(&key, 1), Err(StoreError::Gone)));
+        assert!(matches!(batch.commit(), Err(StoreError::Gone)));
+        assert_eq!(store.seen(&key).unwrap(), None);
+    }
+
+    #[test]
     fn every_commit_is_synced_to_a_log_written_ahead() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::create_or_open(&folder.path().join("sagad.db")).unwrap();

@@ -13,6 +13,13 @@ pub(in crate::saga) struct Facts {
     pub ways: Vec<Way>,
     pub handlers: Vec<Handler>,
     pub steps: Vec<StepFact>,
+    /// Steps (the key of each) whose answer is awaited for ever, and how many steps have a `timeout` of their own.
+    pub without_timeout: Vec<Place>,
+    pub own_timeouts: usize,
+    /// Undos with an unknown key that may have been meant to be `success`.
+    pub doubtful_undos: Vec<Place>,
+    /// An unknown key was meant to be `about`.
+    pub has_about: bool,
     /// Fields of `data` that are read, in the order of the file.
     pub reads: Vec<FieldRead>,
     /// Fields of `data` that something sets.
