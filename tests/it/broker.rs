@@ -1,6 +1,8 @@
 //! A RabbitMQ node of the test's own: free ports, a data folder, a node name and an epmd that nobody else uses. It is
 //! ended by its process id, also when the test process dies: a guard beside it waits for that.
 
+#![expect(clippy::unwrap_used, reason = "what cannot be driven fails its test")]
+
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -33,7 +35,6 @@ struct Running {
     guard: Child,
 }
 
-#[expect(clippy::unwrap_used, reason = "a test node that cannot be driven fails its test")]
 impl Broker {
     /// A node of one's own, for tests that stop or kill it.
     pub fn start() -> Broker {
@@ -187,6 +188,13 @@ impl Broker {
         format!("amqp://127.0.0.1:{}", self.port)
     }
 
+    /// A virtual host of the test's own, by its URL: there the default names are free.
+    pub fn vhost(&self, name: &str) -> String {
+        self.ctl(&["add_vhost", name]);
+        self.ctl(&["set_permissions", "-p", name, "guest", ".*", ".*", ".*"]);
+        format!("{}/{name}", self.url())
+    }
+
     /// A configuration whose names begin with `prefix`, so that tests on one node do not meet.
     pub fn config(&self, prefix: &str) -> BusConfig {
         BusConfig {
@@ -200,10 +208,7 @@ impl Broker {
     }
 
     pub async fn client(&self) -> Client {
-        let connection = Connection::connect(&self.url(), ConnectionProperties::default()).await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-        Client { _connection: connection, channel }
+        Client::connect(&self.url()).await
     }
 
     pub fn logs(&self) -> String {
@@ -215,7 +220,6 @@ impl Broker {
     }
 }
 
-#[expect(clippy::unwrap_used, reason = "a test node that cannot be ended fails its test")]
 impl Drop for Broker {
     fn drop(&mut self) {
         if self.running.lock().unwrap().is_some() {
@@ -235,8 +239,14 @@ pub struct Client {
     pub channel: Channel,
 }
 
-#[expect(clippy::unwrap_used, reason = "a client that is refused fails its test")]
 impl Client {
+    pub async fn connect(url: &str) -> Client {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        Client { _connection: connection, channel }
+    }
+
     pub async fn declare_queue(&self, name: &str) {
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         self.channel.queue_declare(name.into(), options, FieldTable::default()).await.unwrap();
@@ -267,12 +277,10 @@ impl Client {
     }
 }
 
-#[expect(clippy::unwrap_used, reason = "a machine without a free port runs no tests")]
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-#[expect(clippy::unwrap_used, reason = "a folder that cannot be written to fails its test")]
 fn configure(folder: &Path, port: u16) {
     let settings = format!(
         "listeners.tcp.local = 127.0.0.1:{port}\n\

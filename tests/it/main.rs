@@ -5,6 +5,7 @@ mod broker;
 mod cli;
 mod definitions;
 mod documents;
+mod end_to_end;
 mod scenarios;
 mod simulate;
 mod store;
