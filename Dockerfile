@@ -17,9 +17,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 FROM debian:bookworm-slim
 # Certificates for amqps; nothing else is linked but libc.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/*
-RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/sagad --shell /usr/sbin/nologin sagad \
+RUN useradd --no-log-init --uid 10001 --user-group --home-dir /var/lib/sagad --shell /usr/sbin/nologin sagad \
     && install -d -o sagad -g sagad -m 0700 /var/lib/sagad \
     && install -d /etc/sagad/sagas
 COPY --from=build /out/sagad /usr/local/bin/sagad

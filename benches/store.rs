@@ -4,6 +4,9 @@
 //! read again for each event. Prints events/s and CPU per event of each, medians of several runs in turns,
 //! and the ratio. `--events N` for longer runs, `--runs N`.
 
+#[path = "store/engine.rs"]
+mod through_engine;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
@@ -45,6 +48,7 @@ fn main() {
         figures.entry("1 the statements alone").or_default().push(measured(events, statements));
         figures.entry("2 the store").or_default().push(measured(events, with_instances_in_memory));
         figures.entry("3 and reading each").or_default().push(measured(events, with_instances_read));
+        figures.entry("4 engine and store").or_default().push(measured(events, through_engine::engine));
     }
     report(events, &figures);
 }

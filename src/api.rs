@@ -255,6 +255,10 @@ shapes! {
         since: Option<Time>,
         blocked: bool,
         error: Option<String>,
+        /// What about exchanges, queues and bindings is not as it should be, as found at the last connect.
+        findings: Vec<String>,
+        /// Messages in the dead queue that cannot be read.
+        dead: Option<u64>,
     }
 
     Database { path: String, bytes: u64, wal_bytes: u64 }

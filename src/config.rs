@@ -421,6 +421,14 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_names_every_key() {
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
+        for line in load("", &[], Flags::default()).unwrap().explained {
+            assert!(page.contains(&format!("`{}`", line.key)), "{} is missing", line.key);
+        }
+    }
+
+    #[test]
     fn flags_win_over_the_environment_and_that_over_the_file() {
         let file = "[store]\npath = \"a.db\"\n[bus]\nqueue = \"q\"\n[sagas]\ndir = \"x\"\n";
         let environment = [("SAGAD_STORE__PATH", "b.db"), ("SAGAD_SAGAS__DIR", "y")];

@@ -32,6 +32,8 @@ use crate::telemetry;
 const WORKERS: usize = 2;
 /// Beyond `shutdown_after`, for a commit on a slow disk and for closing; then the process ends all the same.
 const STOP_SLACK: Duration = Duration::from_secs(20);
+/// How often it is looked whether the bus's tasks are all there.
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// Requests under way when the daemon stops.
 const HTTP_STOP: Duration = Duration::from_secs(2);
 
@@ -156,6 +158,7 @@ enum Leaving {
     Asked(&'static str),
     Engine(Result<std::thread::Result<Result<(), StoreError>>, tokio::task::JoinError>),
     Http(String),
+    Bus,
     Watchdog,
 }
 
@@ -259,6 +262,7 @@ impl Stages {
         notify(&[NotifyState::Ready]);
         let watchdog = sd_notify::watchdog_enabled();
         let mut beat = tokio::time::interval(watchdog.map_or(Duration::from_secs(3_600), |limit| limit / 3));
+        let mut health = tokio::time::interval(HEALTH_EVERY);
         let leaving = loop {
             tokio::select! {
                 _ = terminate.recv() => break Leaving::Asked("SIGTERM"),
@@ -272,6 +276,11 @@ impl Stages {
                         Err(error) => error.to_string(),
                     };
                     break Leaving::Http(why);
+                }
+                _ = health.tick() => {
+                    if self.bus.has_ended() {
+                        break Leaving::Bus;
+                    }
                 }
                 _ = beat.tick(), if watchdog.is_some() => {
                     if !self.engine_answers(watchdog.unwrap_or_default()).await {
@@ -314,14 +323,18 @@ impl Stages {
                 drop(std::fs::remove_file(&self.socket));
                 engine_stopped(ended)
             }
-            Leaving::Http(why) => {
-                tracing::error!(%why, "the socket's server ended; stopping");
-                match self.stop_in_order().await {
-                    Stopped::InOrder => Stopped::Bug { message: format!("the socket's server ended: {why}") },
-                    other => other,
-                }
-            }
+            Leaving::Http(why) => self.stop_over(format!("the socket's server ended: {why}")).await,
+            Leaving::Bus => self.stop_over("a task of the bus ended by itself".to_owned()).await,
             Leaving::Watchdog => Stopped::Bug { message: "the engine does not answer any more".to_owned() },
+        }
+    }
+
+    /// A stage has ended that should not have: the others stop in order.
+    async fn stop_over(self, message: String) -> Stopped {
+        tracing::error!("{message}; stopping");
+        match self.stop_in_order().await {
+            Stopped::InOrder => Stopped::Bug { message },
+            other => other,
         }
     }
 

@@ -7,9 +7,11 @@ use super::args::{Shared, environment};
 use super::exit::{Exit, Failure, Outcome};
 use super::output::{Cell, Form, Output, Tone};
 use crate::api;
-use crate::config::{Config, Explained, Flags, Origin};
+use crate::config::{Config, Explained, Flags, Origin, Problem};
 use crate::desk::definitions::{self, Read};
-use crate::saga::diagnostic::Severity;
+use crate::desk::settings;
+use crate::saga::diagnostic::{Diagnostic, Severity};
+use crate::saga::machine::Place;
 use crate::scenario;
 
 #[derive(clap::Args, Debug)]
@@ -42,7 +44,8 @@ pub fn check(shared: &Shared, args: &Args) -> Outcome {
     let flags = Flags { sagas: args.sagas.clone(), ..shared.flags() };
     let (config, mut found) = match Config::load(&flags, &environment()) {
         Ok(config) => {
-            let read = read(args, &config)?;
+            let mut read = read(args, &config)?;
+            read.diagnostics.extend(settings::bus(&config).err().map(|error| wrong_url(&config, &error.to_string())));
             (Some(config), read)
         }
         Err(problems) => {
@@ -61,6 +64,22 @@ pub fn check(shared: &Shared, args: &Args) -> Outcome {
     tell(&output, &found, config.as_ref().filter(|_| args.explain))?;
     let denied = args.deny.is_some() && !found.diagnostics.is_empty();
     Ok(if found.has_errors() || denied { Exit::Found } else { Exit::Done })
+}
+
+/// What only the bus can tell of its URL.
+fn wrong_url(config: &Config, error: &str) -> Diagnostic {
+    let origin = config.explained.iter().find(|line| line.key == "bus.url").map(|line| &line.origin);
+    let (file, line) = match origin {
+        Some(Origin::File { path, line }) => (path.clone(), *line),
+        Some(other) => (other.to_string(), 1),
+        None => (String::new(), 1),
+    };
+    definitions::of_problem(&Problem {
+        file,
+        place: Place { line, column: 1, end_line: line, end_column: 1 },
+        message: format!("bus.url: {error}"),
+        hint: "write amqp://user@host:5672/vhost, or amqps:// for TLS".to_owned(),
+    })
 }
 
 /// The mistakes of scenario files, each beside the definitions of its folder.

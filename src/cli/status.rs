@@ -46,6 +46,12 @@ fn screen(output: &Output, status: &api::Status) -> Result<(), Failure> {
     if status.daemon.is_some() {
         field("broker", broker(output, &status.broker))?;
     }
+    for finding in &status.broker.findings {
+        field("", finding.clone())?;
+    }
+    if let Some(dead) = status.broker.dead.filter(|dead| *dead > 0) {
+        field("", format!("{dead} messages in the dead queue that cannot be read"))?;
+    }
     field("outbox", format!("{} messages that the broker does not have yet", status.outbox))?;
     let counts: Vec<String> = status.counts.iter().map(|(status, n)| format!("{n} {status}")).collect();
     field("instances", if counts.is_empty() { "none".to_owned() } else { counts.join(", ") })?;

@@ -3,9 +3,9 @@
 //! A participant here is what a real one should be: it keeps its own state, guards its own rule in one place, and
 //! remembers every command with its answer (the *barrier*), so that repetition and order do it no harm. None of them
 //! knows a transport, a clock or the orchestrator: `handle(&Command) -> Option<Answer>` is all there is. The world of
-//! [`show`] calls it, and so does `examples/participants.rs` over AMQP.
+//! [`show`] calls it, and so does `examples/participants` over AMQP.
 //!
-//! In reading order: the words on the wire, the two building blocks, what they are put together to, how a participant
+//! In reading order: the words on the wire, the two building blocks, what is built from them, how a participant
 //! misbehaves, what must hold in the end.
 
 pub mod command;

@@ -1,12 +1,17 @@
 //! The turns of an instance as they are shown, and the replay that proves that they made it what it is.
 
+use std::collections::HashMap;
+
 use super::case::timer_name;
 use super::words::{DeskError, Select};
 use super::{Looker, Scene, messages};
 use crate::api::{self, Format, Time};
 use crate::engine::verify;
-use crate::saga::event::{Input, Message, Subject};
+use crate::saga::correlate;
+use crate::saga::event::{Given, Input, Message, Subject};
 use crate::saga::instance::{Instance, Step};
+use crate::saga::machine::Machine;
+use crate::saga::step::step;
 use crate::store::{JournalOrder, JournalRow, Stand, StoreError};
 
 /// Turns of one read.
@@ -14,7 +19,7 @@ const PAGE: usize = 1_000;
 
 impl Looker {
     pub(super) fn journal(
-        &self,
+        &mut self,
         scene: &Scene,
         id: &str,
         reverse: bool,
@@ -25,8 +30,29 @@ impl Looker {
         let order = if reverse { JournalOrder::NewestFirst } else { JournalOrder::OldestFirst };
         let limit = limit.map_or(PAGE, |limit| usize::try_from(limit).unwrap_or(PAGE).min(PAGE));
         let rows = self.reader.journal(row.no, order, after, limit)?;
-        let turns = rows.iter().map(|row| turn(row, &instance, scene)).collect::<Result<_, _>>()?;
+        let fired = rows.iter().any(|row| row.given().is_ok_and(|given| matches!(given.input, Input::Timer { .. })));
+        let timers = if fired { self.timer_names(&instance)? } else { HashMap::new() };
+        let turns = rows.iter().map(|row| turn(row, &instance, &timers, scene)).collect::<Result<_, _>>()?;
         Ok(api::Turns { format: Format, turns })
+    }
+
+    /// The names of timers that have fired are no longer in the instance: its turns are taken again to tell them.
+    fn timer_names(&mut self, last: &Instance) -> Result<HashMap<u32, String>, DeskError> {
+        let mut names = HashMap::new();
+        let Some(machine) = self.machine(last.definition)? else { return Ok(names) };
+        let Some((_, rows)) = self.reader.whole_journal(last.id.no())? else { return Ok(names) };
+        let mut instance: Option<Instance> = None;
+        for row in rows {
+            let given = row.given()?;
+            let before = instance.take().or_else(|| unborn(&machine, last, &given));
+            let Some(before) = before else { break };
+            let turn = step(&machine, &before, &given);
+            for timer in &turn.instance.timers {
+                names.entry(timer.serial).or_insert_with(|| timer_name(&timer.what, &turn.instance));
+            }
+            instance = Some(turn.instance);
+        }
+        Ok(names)
     }
 
     pub(super) fn verify(&self, scene: &Scene, select: &Select) -> Result<api::Verified, DeskError> {
@@ -59,14 +85,26 @@ impl Looker {
     }
 }
 
-fn turn(row: &JournalRow, instance: &Instance, scene: &Scene) -> Result<api::Turn, DeskError> {
+/// The instance before its first turn.
+fn unborn(machine: &Machine, last: &Instance, given: &Given) -> Option<Instance> {
+    let Input::Start(message) = &given.input else { return None };
+    let data = correlate::first_data(machine, message, given.at).ok()?;
+    Some(Instance::fresh(machine, last.id, last.definition, last.key.clone(), data, message, given.at))
+}
+
+fn turn(
+    row: &JournalRow,
+    instance: &Instance,
+    timers: &HashMap<u32, String>,
+    scene: &Scene,
+) -> Result<api::Turn, DeskError> {
     let given = row.given()?;
     let position = |stand: &Stand| api::Position { status: stand.status.name().to_owned(), state: stand.state.clone() };
     let nowhere = || api::Position { status: String::new(), state: String::new() };
     Ok(api::Turn {
         turn: row.turn,
         at: Time(row.at),
-        cause: cause(&given.input, instance),
+        cause: cause(&given.input, instance, timers),
         from: row.from.as_ref().map(position),
         to: row.to.as_ref().map_or_else(nowhere, position),
         changed: row.changed()?,
@@ -75,7 +113,7 @@ fn turn(row: &JournalRow, instance: &Instance, scene: &Scene) -> Result<api::Tur
     })
 }
 
-fn cause(input: &Input, instance: &Instance) -> api::Cause {
+fn cause(input: &Input, instance: &Instance, timers: &HashMap<u32, String>) -> api::Cause {
     let mut cause = api::Cause {
         kind: String::new(),
         event: None,
@@ -88,7 +126,7 @@ fn cause(input: &Input, instance: &Instance) -> api::Cause {
         reason: None,
         request_id: None,
     };
-    let step = |index: u32| instance.steps.get(index as usize);
+    let of = |index: u32| instance.steps.get(index as usize);
     match input {
         Input::Start(message) | Input::Event(message) => {
             "event".clone_into(&mut cause.kind);
@@ -101,17 +139,15 @@ fn cause(input: &Input, instance: &Instance) -> api::Cause {
         }
         Input::Timer { serial } => {
             "timer".clone_into(&mut cause.kind);
-            // A timer that has fired is gone from the instance: then its number is all that is left of it.
-            let known = instance.timers.iter().find(|timer| timer.serial == *serial);
-            cause.timer = Some(known.map_or_else(|| serial.to_string(), |timer| timer_name(&timer.what, instance)));
+            cause.timer = Some(timers.get(serial).cloned().unwrap_or_else(|| serial.to_string()));
         }
         Input::Confirmed(subject) => {
             "confirm".clone_into(&mut cause.kind);
-            cause.command_id = command_id(*subject, instance, step);
+            cause.command_id = command_id(*subject, instance, of);
         }
         Input::Returned { subject, reason } => {
             "return".clone_into(&mut cause.kind);
-            cause.command_id = command_id(*subject, instance, step);
+            cause.command_id = command_id(*subject, instance, of);
             cause.reason = Some(reason.clone());
         }
         Input::Order(order) => {
@@ -122,7 +158,7 @@ fn cause(input: &Input, instance: &Instance) -> api::Cause {
             cause.request_id.clone_from(&order.request_id);
         }
         Input::Fault { fault, kept } => {
-            cause = self::cause(kept, instance);
+            cause = self::cause(kept, instance, timers);
             "fault".clone_into(&mut cause.kind);
             cause.reason = Some(format!("{}: {}", fault.kind.name(), fault.error));
         }

@@ -177,6 +177,8 @@ impl Desk {
                 since: broker.since.map(Time),
                 blocked: broker.blocked.is_some(),
                 error: broker.error.clone().or_else(|| broker.blocked.clone()),
+                findings: broker.findings.iter().map(ToString::to_string).collect(),
+                dead: broker.dead,
             },
             definitions: Some(self.known_definitions()),
         }

@@ -10,8 +10,10 @@ use crate::bus::envelope::{Addresses, encode};
 use crate::saga::effect::{Destination, Outgoing, Stamp};
 use crate::store::{AsideFilter, AsideKind, AsideRow, StragglerOutcome};
 
-/// Messages of one list.
+/// Messages of one read.
 const PAGE: usize = 1_000;
+/// Waiting messages that are shown; `status` counts them all.
+const OUTBOX_SHOWN: usize = 10_000;
 
 impl Looker {
     pub(super) fn inbox(&self, scene: &Scene, look: &InboxLook) -> Result<api::Inbox, DeskError> {
@@ -50,7 +52,7 @@ impl Looker {
     }
 
     pub(super) fn outbox(&self, scene: &Scene) -> Result<api::Outbox, DeskError> {
-        let rows = self.reader.outbox(PAGE)?;
+        let rows = self.reader.outbox(OUTBOX_SHOWN)?;
         let messages = rows.into_iter().map(|row| {
             let message = view(&row.outgoing, &scene.addresses);
             let straggler = row.straggler.as_ref();

@@ -24,7 +24,14 @@ pub fn scene(config: &Config, now: Timestamp) -> Result<Scene, DeskError> {
         now,
         addresses: addresses(config)?,
         daemon: None,
-        broker: api::Broker { connected: false, since: None, blocked: false, error: None },
+        broker: api::Broker {
+            connected: false,
+            since: None,
+            blocked: false,
+            error: None,
+            findings: Vec::new(),
+            dead: None,
+        },
         definitions: None,
     })
 }

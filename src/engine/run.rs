@@ -29,12 +29,16 @@ pub struct Running {
     pub thread: JoinHandle<Result<(), StoreError>>,
 }
 
-/// Opens the engine on its database and starts its thread. Called within a tokio runtime, whose timer it uses.
+/// Opens the engine on its database and starts its thread.
 pub fn start(store: Store, machines: Vec<Arc<Machine>>, settings: Settings) -> Result<Running, EngineError> {
     let clock = RealClock::start();
     let engine = Engine::open(store, machines, settings.clone(), clock.now())?;
     let (handle, inflow, outflow) = channels(&settings, engine.consumed().clone());
-    let runtime = tokio::runtime::Handle::current();
+    // Its own, so that nothing that happens to the other stages keeps it from waking up.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|error| EngineError::Thread { reason: error.to_string() })?;
     let thread = std::thread::Builder::new()
         .name("engine".to_owned())
         .spawn(move || {

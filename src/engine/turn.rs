@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::MessageRef;
 use super::batch::Work;
 use super::catalog::{Catalog, Loaded};
-use crate::saga::correlate::unborn;
 use crate::saga::effect::{Effect, Outgoing, Unmatched};
 use crate::saga::event::{Fault, Given, Input, Message, Subject, Verb};
 use crate::saga::ids::{InstanceId, InstanceNo};
@@ -75,7 +74,7 @@ impl Work<'_, '_> {
     ) -> Result<(), StoreError> {
         let at = self.now.wall;
         let id = InstanceId::new(self.tx.next_instance_no(at)?, self.core.database);
-        let instance = unborn(machine, definition, id, key, data, &message, at);
+        let instance = Instance::fresh(machine, id, definition, key, data, &message, at);
         let given = Given { at, input: Input::Start(message), unreached: Vec::new() };
         let (turn, given) = decide(machine, &instance, given);
         self.save(None, &turn, &given)
@@ -257,14 +256,18 @@ fn came(outcome: &Outcome) -> Came {
 
 /// Decides; a panic in it is this instance's fault alone.
 pub(super) fn decide(machine: &Machine, instance: &Instance, given: Given) -> (Turn, Given) {
-    let panic = match catch_unwind(AssertUnwindSafe(|| step(machine, instance, &given))) {
+    guarded(given, |given| step(machine, instance, given))
+}
+
+fn guarded(given: Given, decide: impl Fn(&Given) -> Turn) -> (Turn, Given) {
+    let panic = match catch_unwind(AssertUnwindSafe(|| decide(&given))) {
         Ok(turn) => return (turn, given),
         Err(panic) => panic,
     };
     let fault = Fault { kind: IncidentKind::Panic, error: panic_text(panic.as_ref()), place: None };
     let given = Given { input: Input::Fault { fault, kept: Box::new(given.input) }, ..given };
     // What opens an incident touches no definition; should even that panic, it is a defect to stop for.
-    let turn = step(machine, instance, &given);
+    let turn = decide(&given);
     (turn, given)
 }
 
@@ -291,4 +294,40 @@ fn sent(effect: &Effect) -> Option<&Outgoing> {
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::saga::ids::{DatabaseId, InstanceNo};
+    use crate::saga::time::Timestamp;
+
+    #[test]
+    fn a_panic_in_a_turn_is_an_input_of_its_own_that_keeps_what_was_handled() {
+        let machine = Catalog::blank("hire");
+        let id = InstanceId::new(InstanceNo(1), DatabaseId(uuid::Uuid::from_u128(1)));
+        let message = Message {
+            kind: "HireRequested".to_owned(),
+            id: None,
+            source: String::new(),
+            correlation_id: None,
+            reply_to: None,
+            time: Timestamp(0),
+            traceparent: None,
+            headers: serde_json::Map::new(),
+            routing_key: String::new(),
+            body: serde_json::Value::Null,
+        };
+        let unborn =
+            Instance::fresh(&machine, id, DefinitionNo(1), "k".to_owned(), message.body.clone(), &message, message.time);
+        let given = Given { at: Timestamp(5), input: Input::Start(message), unreached: Vec::new() };
+        let kept = given.input.clone();
+        let (turn, given) = guarded(given, |given| match &given.input {
+            Input::Start(_) => panic!("a defect"),
+            _ => step(&machine, &unborn, given),
+        });
+        let fault = Fault { kind: IncidentKind::Panic, error: "a defect".to_owned(), place: None };
+        assert_eq!(given.input, Input::Fault { fault, kept: Box::new(kept) });
+        assert!(turn.instance.is_stopped());
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::turn::{STARTED_ALREADY, noted};
 use crate::saga::compile::compile_stored;
-use crate::saga::correlate::{first_data, unborn};
+use crate::saga::correlate::first_data;
 use crate::saga::effect::{Effect, Outgoing};
 use crate::saga::event::{Given, Input};
 use crate::saga::ids::InstanceNo;
@@ -108,7 +108,7 @@ fn born(machine: &Machine, last: &Instance, input: &Input, given: &Given) -> Res
         _ => return Err("the first turn is no start".to_owned()),
     };
     let data = first_data(machine, message, given.at).map_err(|error| error.to_string())?;
-    Ok(unborn(machine, last.definition, last.id, last.key.clone(), data, message, given.at))
+    Ok(Instance::fresh(machine, last.id, last.definition, last.key.clone(), data, message, given.at))
 }
 
 fn again(machine: &Machine, instance: &Instance, given: &Given, row: &JournalRow) -> Result<Turn, StoreError> {

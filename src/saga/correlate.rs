@@ -3,11 +3,9 @@
 
 use serde_json::Value;
 
-use super::emit::sender_of;
 use super::event::Message;
 use super::expression::{Env, EvalError, Expression};
 use super::ids::InstanceId;
-use super::instance::{DefinitionNo, Instance, Status};
 use super::json;
 use super::machine::{Machine, Place, Route, Unhandled};
 use super::time::Timestamp;
@@ -78,49 +76,6 @@ pub fn unhandled(machine: &Machine, kind: &str, otherwise: Unhandled) -> Unhandl
     let by_start = machine.starts.get(kind).and_then(|start| start.unmatched);
     let by_event = machine.events.get(kind).and_then(|entry| entry.unmatched);
     by_start.or(by_event).unwrap_or(otherwise)
-}
-
-/// An instance before its first turn.
-pub fn unborn(
-    machine: &Machine,
-    definition: DefinitionNo,
-    id: InstanceId,
-    key: String,
-    data: Value,
-    message: &Message,
-    at: Timestamp,
-) -> Instance {
-    Instance {
-        id,
-        definition,
-        saga: machine.name.clone(),
-        key,
-        started_at: at,
-        updated_at: at,
-        ended_at: None,
-        turn: 0,
-        moved: 0,
-        status: Status::Running,
-        state: String::new(),
-        entry: 0,
-        entered_at: at,
-        data,
-        outcome: None,
-        failure: None,
-        past_pivot: machine.pivot_at_start,
-        deadline_noted: false,
-        paused: false,
-        steps: Vec::new(),
-        timers: Vec::new(),
-        serial: 0,
-        incidents: Vec::new(),
-        incident_number: 0,
-        decision: None,
-        decision_number: 0,
-        parts: None,
-        origin: sender_of(message),
-        seen: Vec::new(),
-    }
 }
 
 fn key(

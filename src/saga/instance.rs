@@ -249,10 +249,12 @@ fn whole() -> Part {
     Part::Whole
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
 fn is_false(value: &bool) -> bool {
     !value
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
 fn is_zero(value: &u32) -> bool {
     *value == 0
 }
@@ -451,10 +453,10 @@ impl Instance {
         if step.effect == StepEffect::Sent && !step.open && self.status == Status::Running {
             return fail("given up, but not in doubt");
         }
-        if (step.effect == StepEffect::Undoing) != matches!(phase, Some(UndoPhase::Open | UndoPhase::Failed)) {
-            if self.status != Status::Abandoned {
-                return fail("undoing, but its undo is not open");
-            }
+        if (step.effect == StepEffect::Undoing) != matches!(phase, Some(UndoPhase::Open | UndoPhase::Failed))
+            && self.status != Status::Abandoned
+        {
+            return fail("undoing, but its undo is not open");
         }
         if phase == Some(UndoPhase::Failed)
             && self.status != Status::Abandoned

@@ -5,9 +5,11 @@
 //! said.
 
 mod data;
+mod flow;
 mod graph;
 mod handlers;
 mod pivot;
+mod time;
 mod warn;
 
 use super::compile::facts::Facts;
@@ -36,6 +38,8 @@ pub(in crate::saga) fn check(machine: &Machine, facts: &Facts, is_sound: bool) -
     let is_sound = is_sound && problems.iter().all(|problem| problem.severity != Severity::Error);
     if is_sound {
         warn::of_sound(machine, facts, &graph, &mut problems);
+        flow::check(machine, facts, &mut problems);
+        time::check(machine, &graph, &mut problems);
     }
     problems
 }

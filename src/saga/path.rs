@@ -264,9 +264,8 @@ impl<'a> Walk<'a> {
     fn start_state_timers(&mut self, timers: &'a [Timer]) -> Result<()> {
         for timer in timers {
             let due = match &timer.due {
-                Due::After(span) => self.at.plus(*span),
+                Due::After(span) | Due::Every { span, .. } => self.at.plus(*span),
                 Due::AfterStart(span) => self.it.started_at.plus(*span),
-                Due::Every { span, .. } => self.at.plus(*span),
                 Due::At(expression) => {
                     let value = self.eval(expression, Vars::default(), timer.place)?;
                     timestamp(&value).map_err(|error| Fault {

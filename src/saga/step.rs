@@ -150,10 +150,10 @@ impl<'a> Walk<'a> {
             },
             Input::Event(message) => {
                 self.take_in_hand(message);
-                if self.it.status == Status::Running {
-                    if let Some(outcome) = self.answer_by_type(message)? {
-                        return Ok(outcome);
-                    }
+                if self.it.status == Status::Running
+                    && let Some(outcome) = self.answer_by_type(message)?
+                {
+                    return Ok(outcome);
                 }
                 self.event(message)
             }
@@ -219,10 +219,10 @@ impl<'a> Walk<'a> {
         }
         let running = self.it.status == Status::Running;
         let of_state = self.state().filter(|_| running).and_then(|state| state.on.get(kind));
-        if let Some(list) = of_state {
-            if let Some(transition) = self.choose(list, Vars::default())? {
-                return self.take_on(transition, message);
-            }
+        if let Some(list) = of_state
+            && let Some(transition) = self.choose(list, Vars::default())?
+        {
+            return self.take_on(transition, message);
         }
         let Some(list) = self.machine.on.get(kind) else {
             return Ok(Outcome::Unhandled(Unmatched::NotWaiting));
@@ -316,11 +316,11 @@ impl<'a> Walk<'a> {
         let Some(timer) = self.state().and_then(|state| state.timers.iter().find(|timer| timer.name == name)) else {
             return Ok(self.noted(format!("timer {name}: the definition has it no longer")));
         };
-        if let (Due::Every { span, times }, TimerStart::At(due)) = (&timer.due, start) {
-            if times.is_none_or(|times| fired + 1 < times) {
-                let what = TimerKind::State { name: name.to_owned(), fired: fired + 1 };
-                self.start_timer(what, TimerStart::At(due.plus(*span)));
-            }
+        if let (Due::Every { span, times }, TimerStart::At(due)) = (&timer.due, start)
+            && times.is_none_or(|times| fired + 1 < times)
+        {
+            let what = TimerKind::State { name: name.to_owned(), fired: fired + 1 };
+            self.start_timer(what, TimerStart::At(due.plus(*span)));
         }
         match self.choose(&timer.ways, Vars::default())? {
             Some(transition) => self.take_timer(transition, name),

@@ -60,7 +60,7 @@ impl<'a> Walk<'a> {
             Some(template) if needed => Some(Json::of(&self.render(template, vars, rule.place)?)),
             _ => None,
         };
-        let undo = self.step_mut(index).undo.get_or_insert_with(|| Undo {
+        let undo = self.step_mut(index).undo.get_or_insert(Undo {
             phase: UndoPhase::Ready,
             body: None,
             question: 0,
@@ -132,10 +132,10 @@ impl<'a> Walk<'a> {
 
     pub fn close_undo(&mut self, index: u32, phase: UndoPhase) {
         self.stop_undo_timers(index);
-        if self.has_incident(IncidentKind::Unroutable, index) {
-            if let Some(subject) = self.undo_subject(index) {
-                self.effects.push(Effect::Withdraw(subject));
-            }
+        if self.has_incident(IncidentKind::Unroutable, index)
+            && let Some(subject) = self.undo_subject(index)
+        {
+            self.effects.push(Effect::Withdraw(subject));
         }
         if let Some(undo) = &mut self.step_mut(index).undo {
             undo.phase = phase;

@@ -81,8 +81,8 @@ impl Batch<'_> {
 
     /// Keeps what was written since. Savepoints end in the reverse order of their making.
     pub fn release(&mut self, savepoint: Savepoint) -> Result<(), StoreError> {
-        let Savepoint { depth, .. } = savepoint;
-        self.innermost(depth)?;
+        self.innermost(savepoint.depth)?;
+        drop(savepoint);
         self.run("RELEASE input", ())?;
         self.store.savepoints -= 1;
         Ok(())
@@ -203,6 +203,19 @@ mod tests {
         batch.store.connection.execute_batch("ROLLBACK").unwrap();
         assert!(matches!(batch.commit(), Err(StoreError::Gone)));
         assert!(store.batch().is_ok());
+    }
+
+    #[test]
+    fn after_a_write_that_failed_nothing_of_the_batch_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::create_or_open(&folder.path().join("sagad.db")).unwrap();
+        let key = MessageKey::of("shop", "OrderPlaced", "1");
+        let mut batch = store.batch().unwrap();
+        batch.remember(&key, 1).unwrap();
+        assert!(batch.run("INSERT INTO saga (no, name) VALUES (1, NULL)", ()).is_err());
+        assert!(matches!(batch.remember(&key, 1), Err(StoreError::Gone)));
+        assert!(matches!(batch.commit(), Err(StoreError::Gone)));
+        assert_eq!(store.seen(&key).unwrap(), None);
     }
 
     #[test]

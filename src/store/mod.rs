@@ -10,11 +10,12 @@
 //!   amount of work.
 //! * [`Lock`] keeps a second daemon out. Take it before [`Store::create_or_open`]; looking never needs it.
 //! * [`Memory`] is a database without a file, for worlds: `Store::open_in(&memory)` and `Reader::open_in(&memory)` share
-//!   it, and it outlives a dropped store, so that a world can let the daemon die and start it again.
+//!   it, and it outlives a dropped store, so that a world can let the daemon die and start it again. There alone a reader
+//!   has to wait for the writer: look between two batches.
 //!
 //! One turn, as the engine writes it:
 //!
-//! ```ignore
+//! ```text
 //! let mut batch = store.batch()?;
 //! let stored = batch.instance(no)?;                  // checked against its checksum
 //! let turn = step(machine, &stored.instance, &given);

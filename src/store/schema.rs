@@ -39,12 +39,8 @@ pub(super) fn origin(connection: &Connection) -> Result<Origin, StoreError> {
     Ok(if tables == 0 && application == 0 && version == 0 { Origin::Empty } else { Origin::Foreign })
 }
 
-/// Brings the file to the known version; a fresh one gets `database` as its identity.
+/// Brings the file to the known version from an older one; a fresh one gets `database` as its identity.
 pub(super) fn migrate(connection: &mut Connection, from: i64, database: DatabaseId) -> Result<(), StoreError> {
-    let known = known_version();
-    if from > known {
-        return Err(StoreError::Newer { found: from, known });
-    }
     for (version, step) in (0..).zip(STEPS).filter(|(version, _)| *version >= from) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(step)?;

@@ -209,6 +209,17 @@ impl World {
         Ok(results.unwrap_or_default())
     }
 
+    /// These are the definitions from now on, as after `sagad reload`.
+    pub fn reload(&mut self, machines: Vec<Arc<Machine>>) -> Result<(), WorldError> {
+        self.setup.machines = machines.clone();
+        let mut inputs = std::mem::take(&mut self.inputs);
+        inputs.push(Input::Reload(Ticket(0), machines));
+        let Some(engine) = self.engine.as_mut() else { return Ok(()) };
+        let output = engine.batch(inputs, self.now)?;
+        self.broker.types = Types::listed(engine.consumed().clone());
+        self.carry_out(output).map(drop)
+    }
+
     /// The broker goes: nothing is delivered, published or confirmed until it is back. What it has, it keeps.
     pub fn broker_away(&mut self) {
         if !self.is_away {

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, and waits by the clock"
 )]
 
+mod disk;
 mod documents;
 mod lifecycle;
 mod orders;

@@ -6,6 +6,8 @@ mod cli;
 mod definitions;
 mod documents;
 mod end_to_end;
+mod engine;
+mod readme;
 mod scenarios;
 mod simulate;
 mod store;

@@ -1,6 +1,9 @@
 //! The README's first saga, word by word: its files, its commands, and its participant in Python and in Rust, over a real
 //! broker. What a reader types is what runs here.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking, and so may what only tests use")]
+#![expect(clippy::disallowed_methods, reason = "a real broker is waited for by the clock")]
+
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

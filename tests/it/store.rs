@@ -1,6 +1,8 @@
 //! The store from outside: what survives a kill, what is found when it rots, what is kept beside the instances, and old
 //! files. Everything through the writer and the reader, as the daemon uses them.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking, and so may what only tests use")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -932,7 +934,7 @@ fn perform(batch: &mut Batch<'_>, known: &mut BTreeMap<InstanceNo, Stored>, act:
             after.turn += 1;
             after.status = Status::ALL[status];
             after.ended_at = after.status.is_end().then_some(START);
-            after.state = STATES[state].to_owned();
+            STATES[state].clone_into(&mut after.state);
             after.paused = paused;
             after.incidents = incidents
                 .into_iter()

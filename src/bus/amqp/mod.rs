@@ -134,6 +134,11 @@ impl Bus {
         self.status.clone()
     }
 
+    /// Whether one of its tasks has come to an end, which none does before it is told to.
+    pub fn has_ended(&self) -> bool {
+        self.intake.is_finished() || self.others.iter().any(JoinHandle::is_finished)
+    }
+
     /// Takes no more deliveries; returns when what was prefetched has been handled and acknowledged, at the latest
     /// after `patience`. The engine must still run.
     pub async fn stop_intake(&mut self, patience: Duration) {

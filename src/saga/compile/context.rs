@@ -4,7 +4,7 @@
 //! no other and causes no other.
 
 use super::facts::Facts;
-use crate::saga::definition::{Entry, Kind, Node};
+use crate::saga::definition::{Entry, Kind, Node, ScalarValue};
 use crate::saga::diagnostic::Problem;
 use crate::saga::duration::Span;
 use crate::saga::expression::closest;
@@ -52,7 +52,11 @@ impl<'n> Fields<'n> {
     /// Whether an unknown key was probably meant to be this one: its value has the shape. It has been reported, and
     /// that this key is missing is no second mistake.
     pub fn is_meant(&self, key: &str) -> bool {
-        self.strays.iter().any(|stray| has_shape(&stray.value, key))
+        self.meant(key).is_some()
+    }
+
+    pub fn meant(&self, key: &str) -> Option<&'n Entry> {
+        self.strays.iter().copied().find(|stray| has_shape(&stray.value, key))
     }
 
     /// Those of `keys` that are there, in the order of `keys`.
@@ -96,7 +100,9 @@ impl<'a> Context<'a> {
         for entry in unknown {
             let message = format!("{what} has no key `{}`", entry.key);
             let absent = allowed.iter().copied().filter(|key| known.iter().all(|(name, _)| name != key));
-            if let Some(meant) = closest(&entry.key, absent) {
+            // `sed` is as near to `set` as to `send`: what stands behind it tells.
+            let fitting = absent.clone().filter(|key| has_shape(&entry.value, key));
+            if let Some(meant) = closest(&entry.key, fitting).or_else(|| closest(&entry.key, absent)) {
                 self.report("unknown-key", entry.key_place, message, format!("did you mean `{meant}`?"));
                 known.push((meant, entry));
             } else {
@@ -194,6 +200,10 @@ fn has_shape(node: &Node, key: &str) -> bool {
         ("undo", Kind::Map(_)) => node.get("send").is_some(),
         ("timeout" | "after", Kind::Scalar(scalar)) => Span::parse(&scalar.text).is_ok(),
         ("timeout", Kind::Map(_)) => node.get("after").is_some(),
+        ("defaults", Kind::Map(_)) => ["timeout", "retry", "undo"].iter().any(|key| node.get(key).is_some()),
+        ("pivot", Kind::Scalar(scalar)) => scalar.value == ScalarValue::Bool(true),
+        ("set", Kind::Map(_)) => true,
+        ("about", Kind::Scalar(_)) => node.text().is_some(),
         ("then" | "key" | "success" | "event" | "command" | "ask" | "saga", Kind::Scalar(_)) => !node.is_empty(),
         ("success" | "start" | "states" | "choices", Kind::Map(_)) => true,
         _ => false,

@@ -13,12 +13,21 @@ pub(in crate::saga) struct Facts {
     pub ways: Vec<Way>,
     pub handlers: Vec<Handler>,
     pub steps: Vec<StepFact>,
+    /// Steps (the key of each) whose answer is awaited for ever, and how many steps have a `timeout` of their own.
+    pub without_timeout: Vec<Place>,
+    pub own_timeouts: usize,
+    /// Undos with an unknown key that may have been meant to be `success`.
+    pub doubtful_undos: Vec<Place>,
+    /// An unknown key was meant to be `about`.
+    pub has_about: bool,
     /// Fields of `data` that are read, in the order of the file.
     pub reads: Vec<FieldRead>,
     /// Fields of `data` that something sets.
     pub set: BTreeSet<String>,
     /// Something sets fields that are not known before it runs: no read can be called wrong.
     pub open_data: bool,
+    /// Fields of `reply` that an undo reads without asking whether there is one.
+    pub reply_reads: Vec<(String, Place)>,
     /// `event` and `message` where a state is entered.
     pub entry_reads: Vec<EntryRead>,
     /// `from` of an event: type, exchange, routing key, and where it stands.
@@ -135,6 +144,8 @@ pub(in crate::saga) struct FieldRead {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::saga) enum Entered {
     State(StateNo),
+    /// Its command, which is made anew when it is asked again after a refusal.
+    Command(StateNo),
     Completed,
 }
 

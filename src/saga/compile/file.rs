@@ -60,6 +60,8 @@ impl Context<'_> {
         let states = fields.get("states").map(|entry| self.read_states(entry, &defaults)).unwrap_or_default();
         self.facts.graph_broken |= !fields.has("states");
         self.check_default_timeout(&defaults);
+        self.told_timeouts(&fields);
+        self.facts.has_about = fields.is_meant("about");
         let starts = fields.get("start").map(|entry| self.starts(entry)).unwrap_or_default();
         if !fields.has("start") {
             self.facts.routes_broken = true;
@@ -100,7 +102,9 @@ impl Context<'_> {
 
     fn defaults<'n>(&mut self, fields: &Fields<'n>) -> Defaults<'n> {
         let mut defaults = Defaults::default();
-        let Some(node) = fields.value("defaults") else { return defaults };
+        let Some(node) = fields.get("defaults").or_else(|| fields.meant("defaults")).map(|entry| &entry.value) else {
+            return defaults;
+        };
         let Some(fields) = self.fields(node, "`defaults`", &["timeout", "retry", "undo"]) else { return defaults };
         defaults.timeout = fields.value("timeout");
         defaults.retry = fields.value("retry").map(|node| self.retry(node, &command_retry()));
@@ -120,6 +124,29 @@ impl Context<'_> {
         let ways = self.facts.ways.len();
         self.timeout_value(node, node.place, None);
         self.facts.ways.truncate(ways);
+    }
+
+    /// Steps that await an answer for ever. Where no step has a `timeout` of its own, one is missing, in `defaults`.
+    fn told_timeouts(&mut self, fields: &Fields<'_>) {
+        let defaults = fields.value("defaults");
+        let is_unread = |node: &Node| match &node.kind {
+            Kind::Map(entries) => entries.iter().any(|entry| !["retry", "undo"].contains(&entry.key.as_str())),
+            Kind::Scalar(_) | Kind::List(_) | Kind::Broken => true,
+        };
+        if defaults.is_some_and(is_unread) {
+            return;
+        }
+        let steps = std::mem::take(&mut self.facts.without_timeout);
+        let hint = "add `timeout: 30s`, here or in `defaults`: how long an answer is awaited";
+        if let ([first, _, ..], 0) = (steps.as_slice(), self.facts.own_timeouts) {
+            let message =
+                format!("an answer is awaited here without a `timeout`, and in {} more steps", steps.len() - 1);
+            self.report("missing-timeout", *first, message, hint);
+            return;
+        }
+        for step in steps {
+            self.report("missing-timeout", step, "an answer is awaited here without a `timeout`", hint);
+        }
     }
 
     fn top_on(&mut self, entry: &Entry) -> IndexMap<String, Vec<crate::saga::machine::Transition>> {

@@ -57,6 +57,25 @@ pub(super) fn check_together(files: &mut [File<'_>]) {
         }
     }
     check_origins(files);
+    check_starts(files);
+}
+
+/// One event that starts two sagas: right where a `when` tells them apart, else hardly meant.
+fn check_starts(files: &mut [File<'_>]) {
+    let mut known: Vec<(String, Option<String>, String)> = Vec::new();
+    for file in files {
+        let Some(machine) = &file.machine else { continue };
+        for (event, start) in &machine.starts {
+            let when = start.when.as_ref().map(|when| when.source().to_owned());
+            let apart = |other: &Option<String>| when.is_some() && other.is_some() && *other != when;
+            if let Some((_, _, saga)) = known.iter().find(|(other, rule, _)| other == event && !apart(rule)) {
+                let message = format!("`{event}` starts `{saga}` too, and no `when` tells the two apart");
+                let hint = "give both a `when`, unless each such event is to start both";
+                file.problems.push(Problem::warning("ambiguous-start", start.place, message, hint));
+            }
+            known.push((event.clone(), when, machine.name.clone()));
+        }
+    }
 }
 
 fn check_origins(files: &mut [File<'_>]) {

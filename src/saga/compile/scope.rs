@@ -47,7 +47,7 @@ impl Here {
 
     pub fn command(state: StateNo) -> Here {
         let here = Here::with(&[Variable::Event, Variable::Message, Variable::Attempt], Some(state));
-        Here { entered: Some(Entered::State(state)), ..here }
+        Here { entered: Some(Entered::Command(state)), ..here }
     }
 
     /// A command that may go out long after its state was entered: an item of an `each` with `at_once`.
@@ -182,6 +182,8 @@ impl Context<'_> {
     }
 
     fn note_reads(&mut self, reads: &[Read], scalar: &Scalar, place: Place, here: &Here) {
+        let asks =
+            reads.iter().any(|read| read.path.len() == 1 && matches!(read.path[0].as_str(), "reply" | "reply_type"));
         for read in reads {
             let at = scalar.place_of(&read.at, place, self.source);
             match read.path.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -189,6 +191,7 @@ impl Context<'_> {
                     let read = FieldRead { field: field.to_owned(), state: here.state, guarded: read.guarded, at };
                     self.facts.reads.push(read);
                 }
+                ["reply", field, ..] if !read.guarded && !asks => self.facts.reply_reads.push((field.to_owned(), at)),
                 ["choice", field, ..] => self.check_choice(field, at, here),
                 [what @ ("event" | "message"), ..] => {
                     if let Some(entered) = here.entered {

@@ -281,7 +281,7 @@ impl Context<'_> {
             }
             Some(ask) => decision.ask = self.template(ask, &Here::entry(state)),
             None => {
-                self.missing(&fields, entry.key_place, "a decision", "ask", "write the question that a person reads")
+                self.missing(&fields, entry.key_place, "a decision", "ask", "write the question that a person reads");
             }
         }
         let Some(choices) = fields.get("choices") else {

@@ -9,6 +9,7 @@ use super::transition::{At, transition_keys};
 use super::value::Least;
 use crate::saga::definition::{Entry, Kind, Node, ScalarValue};
 use crate::saga::duration::Span;
+use crate::saga::expression::Read;
 use crate::saga::machine::{InDoubt, LateSuccess, Place, Retry, StateNo, Step, Timeout, Transition, Undo, UndoRule};
 
 /// The keys of a step beside `send`.
@@ -84,13 +85,14 @@ impl Context<'_> {
             Some(node) => self.retry(node, &command_retry()),
             None => defaults.retry.clone().unwrap_or_else(command_retry),
         };
-        let pivot = fields.value("pivot").and_then(|node| self.boolean(node, "`pivot`")).unwrap_or(false);
+        let is_said = fields.value("pivot").and_then(|node| self.boolean(node, "`pivot`")).unwrap_or(false);
+        let pivot = is_pivot(fields);
         if let Some(entry) = fields.get("pivot").filter(|_| pivot && whose.is_part()) {
             let message = "a pivot cannot be a branch or an item: there is one way back, or none";
             self.report("pivot-in-part", entry.key_place, message, "make the pivot a state of its own, after this one");
         }
         let undo = match fields.get("undo") {
-            Some(entry) if pivot && !whose.is_part() => {
+            Some(entry) if is_said && !whose.is_part() => {
                 let message = "a pivot takes no `undo`: once it has succeeded there is no way back";
                 self.report("pivot-undo", entry.key_place, message, "remove `undo`, or `pivot`");
                 UndoRule::Absent
@@ -142,24 +144,21 @@ impl Context<'_> {
         let owned = fields.get("timeout");
         let awaits = fields.has("success");
         if let Some(entry) = owned {
+            self.facts.own_timeouts += 1;
             return self.timeout_value(&entry.value, entry.key_place, Some(whose));
         }
         let Some(node) = defaults.timeout else {
             if awaits && !fields.is_meant("timeout") {
-                let hint = "add `timeout: 30s`, here or in `defaults`: how long an answer is awaited";
-                self.report("missing-timeout", whose.owner, "an answer is awaited here without a `timeout`", hint);
+                self.facts.without_timeout.push(whose.owner);
             }
             return None;
         };
         if !awaits {
             return None;
         }
-        let pivot = fields
-            .value("pivot")
-            .is_some_and(|node| node.scalar().is_some_and(|scalar| scalar.value == ScalarValue::Bool(true)));
         let ways = self.facts.ways.len();
         let timeout = self.silently(|context| context.timeout_value(node, whose.owner, Some(whose)));
-        if !pivot {
+        if !is_pivot(fields) {
             return timeout;
         }
         // Where a pivot's silence leads is not for a default to say.
@@ -279,8 +278,14 @@ impl Context<'_> {
         let keys = ["send", "with", "success", "failure", "timeout", "retry", "when", "in_doubt"];
         let Some(fields) = self.fields(&entry.value, "an undo", &keys) else { return UndoRule::Absent };
         let here = Here::undo(whose.state).in_each(whose.item);
+        let reads = self.facts.reply_reads.len();
         let with = fields.value("with").map(|with| self.body(with, &here));
         let when = fields.value("when").and_then(|when| self.expression(when, &here));
+        let asks = |read: &Read| read.path.first().is_some_and(|name| name == "reply" || name == "reply_type");
+        if when.as_ref().is_some_and(|when| when.read_places().iter().any(asks)) {
+            // Whether there is a reply is asked before the body is made.
+            self.facts.reply_reads.truncate(reads);
+        }
         let success = self.undo_answers(&fields, "success");
         let failure = self.undo_answers(&fields, "failure");
         for (event, place) in &failure {
@@ -307,6 +312,9 @@ impl Context<'_> {
         let retry = fields.value("retry").map_or(retry, |node| self.retry(node, &undo_retry()));
         let in_doubt = [("undo", InDoubt::Undo), ("leave", InDoubt::Leave)];
         let in_doubt = fields.value("in_doubt").and_then(|node| self.word(node, "`in_doubt`", &in_doubt));
+        if fields.is_meant("success") {
+            self.facts.doubtful_undos.push(entry.key_place);
+        }
         let Some(send) = fields.value("send") else {
             self.missing(
                 &fields,
@@ -344,4 +352,10 @@ impl Context<'_> {
         };
         nodes.iter().filter_map(|node| Some((self.event_value(node, "an event")?, node.place))).collect()
     }
+}
+
+/// Whether these keys are those of a pivot; one that says so in a wrong way, or under a misspelt key, counts as one.
+fn is_pivot(fields: &Fields<'_>) -> bool {
+    let is_false = |node: &Node| node.scalar().is_some_and(|scalar| scalar.value == ScalarValue::Bool(false));
+    fields.value("pivot").is_some_and(|node| !is_false(node)) || fields.is_meant("pivot")
 }

@@ -151,6 +151,7 @@ impl<'text> Reader<'text> {
 
     fn map(&mut self, start: Place, depth: usize) -> Result<Node, Stop> {
         let mut entries: Vec<Entry> = Vec::new();
+        let mut is_repeating = false;
         let mut place = start;
         loop {
             let (event, span) = self.next_in_tree()?;
@@ -171,6 +172,10 @@ impl<'text> Reader<'text> {
                 continue;
             }
             if let Some(first) = entries.iter().find(|entry| entry.key == name) {
+                // Several one after the other are one mistake: the key above them is missing.
+                if std::mem::replace(&mut is_repeating, true) {
+                    continue;
+                }
                 let message = format!("`{name}` stands here twice; the first is in line {}", first.key_place.line);
                 self.problems.push(Problem::new(
                     "duplicate-key",
@@ -180,6 +185,7 @@ impl<'text> Reader<'text> {
                 ));
                 continue;
             }
+            is_repeating = false;
             entries.push(Entry { key: name, key_place: key.place, value });
         }
     }

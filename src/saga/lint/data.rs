@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::compile::facts::{Entered, Facts, FieldRead};
+use super::super::compile::facts::{Entered, Facts, FieldRead, Goes};
 use super::super::compile::quoted;
 use super::super::diagnostic::Problem;
 use super::super::expression::closest;
@@ -44,18 +44,24 @@ fn without_event(machine: &Machine, facts: &Facts, graph: &Graph, problems: &mut
     for read in &facts.entry_reads {
         let from = match read.entered {
             Entered::State(state) => states.get(&state).copied(),
+            Entered::Command(state) => states.get(&state).copied().or_else(|| asked_again(facts, state)),
             Entered::Completed => completed,
         };
         let Some(from) = from.filter(|_| !told.contains(&read.entered)) else { continue };
         told.push(read.entered);
         let where_ = match read.entered {
-            Entered::State(state) => machine.states.get_index(state).map_or("this state", |(name, _)| name.as_str()),
+            Entered::State(state) | Entered::Command(state) => machine.states.get_index(state).map_or("this state", |(name, _)| name.as_str()),
             Entered::Completed => "the end",
         };
         let message = format!("`{}` is not always there: `{where_}` is also entered without an event", read.what);
         let hint = format!("line {} leads there without one; keep what is needed in `data` with `set`", from.line);
         problems.push(Problem::new("no-event", read.at, message, hint));
     }
+}
+
+/// Where a refusal is asked again: after a delay, when its event is gone.
+fn asked_again(facts: &Facts, state: StateNo) -> Option<Place> {
+    facts.ways.iter().find(|way| way.state == Some(state) && way.goes == Goes::Retry).map(|way| way.at)
 }
 
 /// The states that can be entered with no message in hand, and from where; the same for completion.

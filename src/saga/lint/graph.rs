@@ -31,6 +31,8 @@ pub(super) struct Edge {
     crosses: bool,
     /// Counts only before the pivot.
     only_before: bool,
+    /// Nothing is waited for: it is taken in the same turn, or when the broker has a command.
+    pub is_instant: bool,
     /// What is written where the way is.
     pub at: Place,
 }
@@ -63,7 +65,14 @@ impl Graph {
         }
         for (number, state) in machine.states.values().enumerate() {
             let at = state.place;
-            let next = |message| Edge { target: Target::Completed, message, crosses: false, only_before: false, at };
+            let next = |message| Edge {
+                target: Target::Completed,
+                message,
+                crosses: false,
+                only_before: false,
+                is_instant: matches!(state.body, Body::Pass),
+                at,
+            };
             match &state.body {
                 Body::Pass => graph.follow(machine, number, next(Message::AsBefore)),
                 Body::All(_) => graph.follow(machine, number, next(Message::There)),
@@ -108,7 +117,8 @@ impl Graph {
         };
         // Another way out of a pivot than its answer is a mistake; where it leads is judged as if there were none.
         let crosses = is_pivot && way.spot != Spot::Failure;
-        let edge = Edge { target: Target::Completed, message, crosses, only_before: false, at: way.at };
+        let is_instant = matches!(way.spot, Spot::Choose | Spot::Confirm);
+        let edge = Edge { target: Target::Completed, message, crosses, only_before: false, is_instant, at: way.at };
         match way.goes {
             Goes::State(target) => self.edges[state].push(Edge { target: Target::State(target), ..edge }),
             Goes::End => self.edges[state].push(edge),
@@ -122,7 +132,14 @@ impl Graph {
     /// A way at the top of the file: from every state that does not handle the event itself, before the pivot.
     fn add_everywhere(&mut self, machine: &Machine, way: &Way) {
         let message = if way.spot.has_message() { Message::There } else { Message::Absent };
-        let edge = Edge { target: Target::Completed, message, crosses: false, only_before: true, at: way.at };
+        let edge = Edge {
+            target: Target::Completed,
+            message,
+            crosses: false,
+            only_before: true,
+            is_instant: false,
+            at: way.at,
+        };
         for (number, state) in machine.states.values().enumerate() {
             let handles = way.event.as_ref().is_some_and(|event| state.on.contains_key(event));
             let is_pivot = matches!(&state.body, Body::Send(step) if step.pivot);

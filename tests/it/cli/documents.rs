@@ -98,7 +98,7 @@ fn figures(stage: &Stage, running: bool) {
     if running {
         has(&status["daemon"], "pid since version");
     }
-    has(&status["broker"], "connected since blocked error");
+    has(&status["broker"], "connected since blocked error findings dead");
     has(&status["database"], "path bytes wal_bytes");
     has(&status["definitions"], "loaded error");
     assert_eq!(status["counts"]["running"], 2);

@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn the_place_is_where_reading_stopped() {
         let (line, _, hint) = problem("a: 1\nb: [1, 2\nc: 3\n");
-        assert!(line >= 2 && line <= 3, "{line}");
+        assert!((2..=3).contains(&line), "{line}");
         assert!(hint.contains(']') || hint.contains("brackets"), "{hint}");
         let (line, column, _) = problem("a: 1\n  b: 2\n");
         assert_eq!((line, column), (2, 4));
