@@ -7,12 +7,13 @@ use std::sync::Arc;
 use super::catalog::Catalog;
 use super::clock::{Allowance, Clocks};
 use super::outbox::Outbox;
+use super::recent::Recent;
 use super::sweep::Sweep;
 use super::{Answer, BusState, Consumed, EngineError, Input, MessageRef, Now, Output, Report, Settings};
 use crate::saga::effect::Outgoing;
 use crate::saga::ids::{DatabaseId, InstanceNo};
 use crate::saga::machine::Machine;
-use crate::store::{Batch, Clock, SagaNo, Store, StoreError, Stored};
+use crate::store::{Batch, Clock, SagaNo, Store, StoreError};
 
 /// A running listening clock is written down at least this often.
 const LISTENING_KEPT_MS: u64 = 10_000;
@@ -37,7 +38,7 @@ pub(super) struct Core {
     pub outbox: Outbox,
     pub sweep: Sweep,
     /// Instances as they are in the store, those handled lately.
-    pub cache: HashMap<InstanceNo, Arc<Stored>>,
+    pub cache: Recent,
     /// Instances that go on, whose parked inputs have not all been handled.
     pub draining: BTreeSet<InstanceNo>,
     /// How many messages are published again beside the others.
@@ -87,7 +88,7 @@ impl Engine {
             allowance: Allowance::new(settings.timer_rate),
             outbox,
             sweep: Sweep::new(now),
-            cache: HashMap::new(),
+            cache: Recent::default(),
             draining: store.instances_with_parked()?.into_iter().collect(),
             stragglers: store.count_stragglers()?,
             report: Report::default(),

@@ -99,9 +99,11 @@ impl Catalog {
         self.sagas.values().filter(|saga| saga.newest.is_some()).count()
     }
 
-    /// Adds a definition that was loaded because an instance needs it.
-    pub fn add(&mut self, no: DefinitionNo, loaded: Loaded) {
+    /// Adds a definition that was loaded because an ended instance needs it. Its saga is known from then on, for its
+    /// listening clock runs.
+    pub fn add(&mut self, no: DefinitionNo, loaded: Loaded, saga: Saga) {
         self.definitions.insert(no, loaded);
+        self.sagas.entry(saga.name.clone()).or_insert(saga);
     }
 
     /// Older versions without live instances are asked no more. Returns whether the consumed types changed.

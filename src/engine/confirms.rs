@@ -109,7 +109,7 @@ impl Work<'_, '_> {
         let now = self.now.monotonic_ms;
         let next_at = match outcome {
             StragglerOutcome::Unknown => Some(now),
-            // It closes the channel for all others: not again by itself, but with the next connection.
+            // It closes the channel for all others: again only when a person says so, or the daemon starts.
             StragglerOutcome::Rejected => None,
             _ => Some(now.saturating_add(pause)),
         };

@@ -219,11 +219,10 @@ impl Work<'_, '_> {
             };
             let is_newest = Some(*no) == saga.newest;
             match self.newest(&saga.name, &key)? {
-                Some(found) if !found.instance.status.is_end() => {
-                    if is_newest || found.instance.definition == *no {
-                        return self.reach_started(&found, message).map(Ok);
-                    }
+                Some(found) if !found.instance.status.is_end() && (is_newest || found.instance.definition == *no) => {
+                    return self.reach_started(&found, message).map(Ok);
                 }
+                Some(found) if !found.instance.status.is_end() => {}
                 Some(_) if is_newest && !machine.starts[&message.kind].again => {
                     nearest = Some(Offered::missed(Unmatched::Ended, how));
                 }

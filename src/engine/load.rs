@@ -71,11 +71,14 @@ impl Work<'_, '_> {
             return Ok(loaded.clone());
         }
         let stored = self.tx.definitions()?;
-        let loaded = match stored.iter().find(|stored| stored.no == no) {
-            Some(stored) => compiled(stored),
-            None => Loaded::Broken { saga: String::new(), error: format!("definition {} is not kept", no.0) },
+        let Some(stored) = stored.iter().find(|stored| stored.no == no) else {
+            let error = format!("definition {} is not kept", no.0);
+            return Ok(Loaded::Broken { saga: String::new(), error });
         };
-        self.core.catalog.add(no, loaded.clone());
+        let loaded = compiled(stored);
+        let name = stored.saga.clone();
+        let saga = Saga { no: self.tx.name_saga(&name)?, name, newest: None, versions: Vec::new() };
+        self.core.catalog.add(no, loaded.clone(), saga);
         Ok(loaded)
     }
 }

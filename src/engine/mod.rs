@@ -13,6 +13,7 @@ mod intake;
 mod load;
 mod orders;
 mod outbox;
+mod recent;
 mod run;
 mod sweep;
 mod timers;

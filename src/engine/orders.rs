@@ -10,7 +10,10 @@ use crate::saga::effect::{Chosen, Destination, Effect, Json, Outgoing};
 use crate::saga::event::{Input, Order};
 use crate::saga::instance::Instance;
 use crate::saga::step::{Refusal, Turn};
-use crate::store::{OrderRecord, StoreError, Stored};
+use crate::store::{OrderRecord, OrderRow, StoreError, Stored};
+
+/// In the recorded result of an order that changed nothing: why.
+const REFUSED: &str = "refused";
 
 impl Work<'_, '_> {
     pub(super) fn orders(&mut self, ticket: Ticket, orders: Vec<OrderFor>) -> Result<(), StoreError> {
@@ -55,7 +58,8 @@ impl Work<'_, '_> {
     fn done_before(&self, stored: &Stored, order: &Order) -> Result<Option<OrderResult>, StoreError> {
         let Some(request) = order.request_id.as_deref() else { return Ok(None) };
         let no = stored.instance.id.no();
-        let acted = |row: &crate::store::OrderRow| row.instance == Some(no) && !row.result.contains("\"refused\"");
+        let refused = |result: &str| serde_json::from_str::<Value>(result).is_ok_and(|it| it.get(REFUSED).is_some());
+        let acted = |row: &OrderRow| row.instance == Some(no) && !refused(&row.result);
         let done = self.tx.orders_of_request(request)?.iter().any(acted);
         let standing = standing(&stored.instance);
         Ok(done.then(|| OrderResult {
@@ -77,7 +81,7 @@ impl Work<'_, '_> {
         result: &OrderResult,
     ) -> Result<(), StoreError> {
         let outcome = match &result.verdict {
-            OrderVerdict::Refused { message, .. } => json!({ "refused": message }),
+            OrderVerdict::Refused { message, .. } => json!({ REFUSED: message }),
             _ => json!({
                 "from": result.from.as_ref().map(standing_json),
                 "to": result.to.as_ref().map(standing_json),

@@ -17,6 +17,8 @@ use crate::store::{Store, StoreError};
 
 /// However long nothing is due, so often the engine looks whether something is.
 const IDLE_AT_MOST: Duration = Duration::from_secs(10);
+/// How long confirms alone wait for company: what they change costs a commit of its own, and nobody waits for it.
+const CONFIRMS_WAIT: Duration = Duration::from_millis(5);
 /// How soon acknowledgements are offered again that the consumer had no room for.
 const ACKS_AGAIN: Duration = Duration::from_millis(20);
 
@@ -73,6 +75,13 @@ impl RealClock {
     }
 }
 
+/// Whether a confirm ends a wait.
+#[derive(Clone, Copy)]
+enum Confirms {
+    Wake,
+    Wait,
+}
+
 /// Why the loop woke up.
 enum Woken {
     Work,
@@ -113,31 +122,37 @@ impl Loop {
         if !self.acks.is_empty() {
             patience = patience.min(ACKS_AGAIN);
         }
+        let mut woken = self.next(patience, Confirms::Wake, inputs).await;
+        let confirms_alone = !inputs.is_empty() && inputs.iter().all(|input| matches!(input, Input::Published(_)));
+        if confirms_alone && matches!(woken, Woken::Work) && !self.engine.report().backlog {
+            woken = self.next(CONFIRMS_WAIT, Confirms::Wait, inputs).await;
+        }
+        self.take_queued(inputs);
+        Ok(woken)
+    }
+
+    /// Waits for the first thing that comes in, at most so long.
+    async fn next(&mut self, patience: Duration, confirms: Confirms, inputs: &mut Vec<Input>) -> Woken {
         let inflow = &mut self.inflow;
-        let mut request = None;
-        let woken = tokio::select! {
+        let request = tokio::select! {
             biased;
             // Also where it is closed: nobody holds the handle any more.
-            _ = inflow.stop.recv() => Woken::Stop,
-            outcomes = inflow.outcomes.recv() => {
+            _ = inflow.stop.recv() => return Woken::Stop,
+            outcomes = inflow.outcomes.recv(), if matches!(confirms, Confirms::Wake) => {
                 inputs.extend(outcomes.map(Input::Published));
-                Woken::Work
+                None
             }
-            asked = inflow.requests.recv() => {
-                request = asked;
-                Woken::Work
-            }
+            asked = inflow.requests.recv() => asked,
             input = inflow.deliveries.recv() => {
                 inputs.extend(input);
-                Woken::Work
+                None
             }
-            () = tokio::time::sleep(patience) => Woken::Work,
+            () = tokio::time::sleep(patience) => None,
         };
         if let Some(request) = request {
             self.take_request(request, inputs);
         }
-        self.take_queued(inputs);
-        Ok(woken)
+        Woken::Work
     }
 
     /// What queued up while the last commit was under way is one batch. What the broker said of messages goes first:

@@ -71,8 +71,8 @@ impl Work<'_, '_> {
     }
 
     fn is_stalled(&mut self, no: InstanceNo) -> Result<bool, StoreError> {
-        let stored = match self.core.cache.get(&no) {
-            Some(stored) => std::sync::Arc::clone(stored),
+        let stored = match self.core.cache.get(no) {
+            Some(stored) => stored,
             // Not into the cache: a pass would drive everything else out.
             None => match self.tx.instance(no)? {
                 Some(stored) => std::sync::Arc::new(stored),
@@ -83,6 +83,10 @@ impl Work<'_, '_> {
             return Ok(false);
         }
         let definition = self.definition(stored.instance.definition)?;
+        if definition.machine().is_none() {
+            // The turn will be the fault that says so, before anything has to wait for it.
+            return Ok(true);
+        }
         let timers = self.tx.timers_of(no)?;
         Ok(!moves_by_itself(definition.machine(), &stored.instance, &timers))
     }

@@ -17,8 +17,6 @@ use crate::store::{Near, StoreError, Stored, TurnRow, Weight};
 
 /// Parked inputs of one instance handled in a piece, so that one that was held for long does not hold up a batch.
 const PARKED_PIECE: usize = 100;
-/// Instances kept decoded between batches; what is not among them is read again.
-const CACHE_LIMIT: usize = 4_096;
 
 /// The note of a start event whose key is alive already.
 pub(super) const STARTED_ALREADY: &str = "started-already";
@@ -43,12 +41,12 @@ pub(super) enum Came {
 impl Work<'_, '_> {
     /// Reads an instance, from memory where it was handled lately.
     pub(super) fn load(&mut self, no: InstanceNo) -> Result<Option<Arc<Stored>>, StoreError> {
-        if let Some(stored) = self.core.cache.get(&no) {
-            return Ok(Some(Arc::clone(stored)));
+        if let Some(stored) = self.core.cache.get(no) {
+            return Ok(Some(stored));
         }
         let Some(stored) = self.tx.instance(no)? else { return Ok(None) };
         let stored = Arc::new(stored);
-        self.remember(no, Arc::clone(&stored));
+        self.core.cache.insert(no, Arc::clone(&stored));
         Ok(Some(stored))
     }
 
@@ -225,7 +223,7 @@ impl Work<'_, '_> {
         if before.is_some_and(|before| before.instance.is_held()) && !after.is_held() {
             self.core.draining.insert(no);
         }
-        self.remember(no, Arc::new(Stored { instance: after.clone(), head }));
+        self.core.cache.insert(no, Arc::new(Stored { instance: after.clone(), head }));
         Ok(())
     }
 
@@ -236,13 +234,6 @@ impl Work<'_, '_> {
             Effect::Republish(subject) => self.republish(no, *subject),
             Effect::SetAside { reason, message } => self.set_aside_message(*reason, message, &[]),
         }
-    }
-
-    fn remember(&mut self, no: InstanceNo, stored: Arc<Stored>) {
-        if self.core.cache.len() >= CACHE_LIMIT {
-            self.core.cache.clear();
-        }
-        self.core.cache.insert(no, stored);
     }
 }
 
@@ -318,13 +309,13 @@ mod tests {
             routing_key: String::new(),
             body: serde_json::Value::Null,
         };
-        let unborn =
-            Instance::fresh(&machine, id, DefinitionNo(1), "k".to_owned(), message.body.clone(), &message, message.time);
+        let (key, data) = ("k".to_owned(), message.body.clone());
+        let fresh = Instance::fresh(&machine, id, DefinitionNo(1), key, data, &message, message.time);
         let given = Given { at: Timestamp(5), input: Input::Start(message), unreached: Vec::new() };
         let kept = given.input.clone();
         let (turn, given) = guarded(given, |given| match &given.input {
             Input::Start(_) => panic!("a defect"),
-            _ => step(&machine, &unborn, given),
+            _ => step(&machine, &fresh, given),
         });
         let fault = Fault { kind: IncidentKind::Panic, error: "a defect".to_owned(), place: None };
         assert_eq!(given.input, Input::Fault { fault, kept: Box::new(kept) });

@@ -292,12 +292,12 @@ impl Batch<'_> {
     }
 
     /// All stragglers are to be published again at `now`: the connection is new. What was under way on the old one may
-    /// have arrived, or not.
+    /// have arrived, or not. What the broker closes the channel over stays where it is, or no connection would last.
     pub fn stragglers_due(&mut self, now: u64) -> Result<(), StoreError> {
         self.run(
             "UPDATE straggler SET next_at = ?1, maybe_taken = max(maybe_taken, outcome = 1),
                     outcome = CASE outcome WHEN 1 THEN 2 ELSE outcome END
-             WHERE outcome <> 9",
+             WHERE outcome NOT IN (5, 9)",
             (signed(now, "time")?,),
         )?;
         Ok(())

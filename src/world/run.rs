@@ -1,18 +1,20 @@
 //! The world's course: what is due now happens, and when nothing is due the clock jumps to what is next. One engine, one
 //! database in memory, any number of participants; deterministic, as long as its fate is.
 
-use std::collections::BTreeMap;
+mod daemon;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::broker::{Binding, Broker};
-use super::fate::{Fate, Point, Verdict};
+use super::fate::{Fate, Point};
 use super::{LocalMessage, Participant, Reply, Unclaimed};
-use crate::bus::envelope::{Types, Wire, decode, encode};
+use crate::bus::envelope::{Types, Wire};
 use crate::engine::{
-    AckToken, Answer, BusState, Delivery, Engine, EngineError, Input, MessageRef, Now, OrderFor, OrderResult, Output,
-    Published, Raw, Settings, Ticket,
+    AckToken, Answer, Engine, EngineError, Input, MessageRef, Now, OrderFor, OrderResult, Published, Raw, Settings,
+    Ticket,
 };
 use crate::saga::effect::Outgoing;
 use crate::saga::ids::DatabaseId;
@@ -113,7 +115,7 @@ pub struct World {
     /// Acknowledgements that are not sent yet.
     acks: Vec<AckToken>,
     /// Messages in flight whose fate is not told yet.
-    in_flight: BTreeMap<MessageRef, ()>,
+    in_flight: BTreeSet<MessageRef>,
     seen: Vec<Seen>,
     /// Events that the broker has seen, by type.
     heard: Vec<Raw>,
@@ -138,7 +140,7 @@ impl World {
             postponed: Vec::new(),
             inputs: Vec::new(),
             acks: Vec::new(),
-            in_flight: BTreeMap::new(),
+            in_flight: BTreeSet::new(),
             seen: Vec::new(),
             heard: Vec::new(),
             still: 0,
@@ -329,6 +331,11 @@ impl World {
         self.run(0)
     }
 
+    /// Somebody sets the wall clock; no other clock minds.
+    pub fn set_clock(&mut self, by_ms: i64) {
+        self.now.wall = Timestamp(self.now.wall.0.saturating_add(by_ms));
+    }
+
     // ---- the clock ----------------------------------------------------------------------------------------------
 
     fn forward(&mut self, to_ms: u64) {
@@ -382,7 +389,7 @@ impl World {
             Due::Handled { participant, message } => self.handle(participant, &message),
             Due::Said(reply) => self.said(*reply),
             Due::Told { connection, at, outcome } => {
-                if connection == self.connection && self.in_flight.remove(&at).is_some() {
+                if connection == self.connection && self.in_flight.remove(&at) {
                     self.inputs.push(Input::Published(vec![(at, outcome)]));
                 }
             }
@@ -421,10 +428,10 @@ impl World {
             body: reply.body.to_string().into_bytes(),
             redelivered: false,
         };
-        self.to_events(raw);
+        self.publish_event(raw);
     }
 
-    fn to_events(&mut self, raw: Raw) {
+    fn publish_event(&mut self, raw: Raw) {
         let wire = Wire {
             exchange: raw.exchange.clone(),
             routing_key: raw.routing_key.clone(),
@@ -453,154 +460,6 @@ impl World {
                 self.at(now.saturating_add(after_ms), due);
             }
         }
-    }
-
-    // ---- the daemon ---------------------------------------------------------------------------------------------
-
-    fn connect(&mut self) {
-        self.connection += 1;
-        if self.engine.is_some() {
-            let waiting = self.broker.waiting() as u64;
-            self.inputs.push(Input::Bus(BusState::Up { waiting }));
-        }
-    }
-
-    fn lose_connection(&mut self) {
-        self.connection += 1;
-        self.broker.disconnect();
-        self.acks.clear();
-        if self.engine.is_none() {
-            return;
-        }
-        // What was handed over and not handled comes again; what the engine was told stays told.
-        self.inputs.retain(|input| !matches!(input, Input::Delivery(_)));
-        let unknown = std::mem::take(&mut self.in_flight).into_keys().map(|at| (at, Published::Unknown)).collect();
-        self.inputs.push(Input::Published(unknown));
-        self.inputs.push(Input::Bus(BusState::Down { error: "the broker is away".to_owned() }));
-    }
-
-    /// Takes what the broker has for the daemon; says whether there is an input at all.
-    fn take_deliveries(&mut self) -> bool {
-        if self.engine.is_none() {
-            return false;
-        }
-        if !self.is_away {
-            let most = self.fate.batch(self.setup.settings.max_batch);
-            for _ in 0..most {
-                let ahead = self.fate.overtakes(self.broker.waiting());
-                let Some((token, raw)) = self.broker.deliver(ahead) else { break };
-                let message = decode(&raw, &self.broker.types, &LIMITS, self.now.wall);
-                let delivery = Delivery { ack: Some(token), raw: Arc::new(raw), message, dead: false };
-                self.inputs.push(Input::Delivery(delivery));
-            }
-        }
-        !self.inputs.is_empty()
-    }
-
-    fn engine_is_due(&mut self) -> Result<bool, WorldError> {
-        let now = self.now;
-        let Some(engine) = self.engine.as_mut() else { return Ok(false) };
-        Ok(engine.next_due(now)? == Some(0) || !self.acks.is_empty())
-    }
-
-    fn batch(&mut self) -> Result<Step, WorldError> {
-        if !self.acks.is_empty() && self.fate.dies(Point::BeforeAck) {
-            return Ok(self.die(Point::BeforeAck));
-        }
-        self.send_acks()?;
-        if self.fate.dies(Point::BeforeCommit) {
-            return Ok(self.die(Point::BeforeCommit));
-        }
-        let inputs = std::mem::take(&mut self.inputs);
-        let Some(engine) = self.engine.as_mut() else { return Ok(Step::Rest) };
-        let output = engine.batch(inputs, self.now)?;
-        if self.fate.dies(Point::AfterCommit) {
-            return Ok(self.die(Point::AfterCommit));
-        }
-        self.carry_out(output)
-    }
-
-    fn die(&mut self, at: Point) -> Step {
-        self.kill();
-        Step::Died(at)
-    }
-
-    /// Publishes what a committed batch asked for, and keeps its acknowledgements for the next step: in between it may
-    /// die.
-    fn carry_out(&mut self, output: Output) -> Result<Step, WorldError> {
-        let Output { acks, publish, answers: _ } = output;
-        self.acks.extend(acks);
-        if self.is_away && !publish.is_empty() {
-            // The engine heard of it in the next batch only; the connection took them to nowhere.
-            let unknown = publish.into_iter().map(|(at, _)| (at, Published::Unknown)).collect();
-            self.inputs.push(Input::Published(unknown));
-            return Ok(Step::Batch);
-        }
-        let mut lost = false;
-        for (at, message) in publish {
-            if self.fate.dies(Point::AfterPublish) {
-                return Ok(self.die(Point::AfterPublish));
-            }
-            self.in_flight.insert(at, ());
-            if !lost {
-                lost = self.publish(at, message);
-            }
-        }
-        if lost {
-            self.reconnect();
-        }
-        Ok(Step::Batch)
-    }
-
-    /// Publishes one message; says whether the connection went with it.
-    fn publish(&mut self, at: MessageRef, message: Outgoing) -> bool {
-        let told = |world: &mut World, outcome: Published, after_ms: u64| {
-            let connection = world.connection;
-            world.at(world.now.monotonic_ms.saturating_add(after_ms), Due::Told { connection, at, outcome });
-        };
-        let wire = match encode(&message, &self.broker.addresses) {
-            Ok(wire) => wire,
-            Err(error) => {
-                told(self, Published::Rejected { reason: error.to_string() }, 0);
-                return false;
-            }
-        };
-        let mandatory = wire.mandatory;
-        let mut routed = self.broker.route(&wire, &self.bindings);
-        let verdict = self.fate.verdict(&message);
-        let outcome = match verdict {
-            Verdict::Nack => Published::Nacked,
-            Verdict::Return if mandatory => Published::Returned { reason: "312 NO_ROUTE".to_owned() },
-            _ if routed.returned => Published::Returned { reason: "312 NO_ROUTE".to_owned() },
-            _ => Published::Confirmed,
-        };
-        if outcome != Published::Confirmed || verdict == (Verdict::Lose { arrives: false }) {
-            routed = super::broker::Routed::default();
-        }
-        let raw = wire.delivered();
-        self.arrive(&raw, routed.daemon, &routed.participants);
-        let arrived = outcome == Published::Confirmed && verdict != (Verdict::Lose { arrives: false });
-        if arrived && raw.exchange == self.broker.addresses.events_exchange {
-            self.heard.push(raw);
-        }
-        if arrived || outcome != Published::Confirmed {
-            self.seen.push(Seen { at, message, outcome: outcome.clone() });
-        }
-        match verdict {
-            Verdict::Lose { .. } => return true,
-            Verdict::Take { confirm_after_ms } => told(self, outcome, confirm_after_ms),
-            Verdict::Nack | Verdict::Return => told(self, outcome, 0),
-        }
-        false
-    }
-
-    fn send_acks(&mut self) -> Result<(), WorldError> {
-        for token in std::mem::take(&mut self.acks) {
-            if !self.broker.acknowledge(token) {
-                return Err(WorldError::Broken { what: format!("{token:?} was acknowledged twice") });
-            }
-        }
-        Ok(())
     }
 
     /// Deliveries that the daemon has and has not acknowledged, and messages that wait in its queue.
