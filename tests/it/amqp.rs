@@ -1,6 +1,8 @@
 //! The bus over a real broker, with a stand-in for the engine: what the design believes of RabbitMQ and of the client
 //! library, and what the daemon promises about both.
 
+#![expect(clippy::unwrap_used, reason = "what the stand-in cannot do fails its test")]
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,7 +13,7 @@ use lapin::options::{BasicGetOptions, BasicRejectOptions, QueueDeclareOptions, Q
 use lapin::types::{AMQPValue, FieldTable};
 use sagad::bus::amqp::{Bus, BusStatus, Parts, Weight, check};
 use sagad::bus::envelope::{Binding, Types};
-use sagad::bus::{Address, BusConfig, Declare, QueueType};
+use sagad::bus::{Address, BrokerUrl, BusConfig, Declare, QueueType};
 use sagad::engine::{self, BusState, Delivery, EngineHandle, Input, MessageRef, Published, Settings};
 use sagad::saga::effect::{CommandPart, Destination, Json, Limit, Outgoing, Stamp};
 use sagad::saga::event::Subject;
@@ -675,5 +677,26 @@ async fn an_alarm_blocks_publishing_and_consuming_goes_on() {
     let settled = stage.settled().await;
     assert!(settled.len() == 10 && settled.values().all(|said| *said == Published::Confirmed));
     assert_eq!(stage.status().blocked, None);
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_tls_who_is_who_is_checked_both_ways_and_what_is_wrong_is_said_plainly() {
+    let broker = tokio::task::block_in_place(Broker::with_tls);
+    let url = BrokerUrl::parse(&format!("amqps://127.0.0.1:{}", broker.port)).unwrap();
+    let wrong = BusConfig { url, ..broker.config("tls") };
+    let error = async |config: &BusConfig| check(config, &Types::default()).await.unwrap_err().to_string();
+    assert!(error(&wrong).await.contains("bus.ca_file"), "{}", error(&wrong).await);
+    let known = BusConfig { ca_file: Some(broker.file("ca.pem")), ..wrong.clone() };
+    assert!(error(&known).await.contains("cert_file"), "{}", error(&known).await);
+    let plain = BusConfig { url: BrokerUrl::parse(&broker.url()).unwrap(), ..known.clone() };
+    assert!(error(&plain).await.contains("amqps://"), "{}", error(&plain).await);
+    let right = BusConfig {
+        cert_file: Some(broker.file("client.pem")),
+        key_file: Some(broker.file("client.key")),
+        ..known.clone()
+    };
+    let stage = Stage::start(right, &["Happened"]);
+    stage.up(1).await;
     stage.stop().await;
 }
