@@ -87,7 +87,11 @@ fn table(output: &Output, instances: &[api::Instance]) -> Result<(), Failure> {
     }
     let rows = instances.iter().map(|instance| {
         let mut row = vec![
-            Cell::from(if wide { instance.id.as_str() } else { &instance.id[..instance.id.len().min(UNIQUE_ID_CHARACTERS)] }),
+            Cell::from(if wide {
+                instance.id.as_str()
+            } else {
+                &instance.id[..instance.id.len().min(UNIQUE_ID_CHARACTERS)]
+            }),
             Cell::from(&instance.saga),
             Cell::from(&instance.key),
             status_cell(&instance.status),

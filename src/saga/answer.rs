@@ -170,9 +170,11 @@ impl<'a> Walk<'a> {
         self.it.past_pivot = true;
         self.it.deadline_noted = false;
         for (index, step) in (0_u32..).zip(&mut self.it.steps) {
-            let told = self.it.incidents.iter().any(|incident| {
-                incident.kind == IncidentKind::LateSuccess && incident.step == Some(index)
-            });
+            let told = self
+                .it
+                .incidents
+                .iter()
+                .any(|incident| incident.kind == IncidentKind::LateSuccess && incident.step == Some(index));
             if matches!(step.effect, StepEffect::Done | StepEffect::Skipped) && !told {
                 step.keep();
             }

@@ -50,7 +50,8 @@ impl<'a> Walk<'a> {
         let mut named: Vec<&'a Incident> = before.incidents.iter().filter(of_step).collect();
         if named.is_empty() {
             // A stop of the whole instance belongs to the state that it came from.
-            named = before.incidents.iter().filter(|incident| step.is_some_and(|name| incident.state == name)).collect();
+            named =
+                before.incidents.iter().filter(|incident| step.is_some_and(|name| incident.state == name)).collect();
         }
         if named.is_empty() {
             return Ok(conflict("no incident is open that could be tried again".to_owned()));
@@ -298,9 +299,7 @@ impl<'a> Walk<'a> {
 
     /// The late success stands. Of a pivot that was to be asked again, it is the answer.
     fn let_stand(&mut self, index: u32, reply: (&str, &Value)) -> Result<Outcome> {
-        self.close_incidents(|incident| {
-            incident.kind == IncidentKind::LateSuccess && incident.step == Some(index)
-        });
+        self.close_incidents(|incident| incident.kind == IncidentKind::LateSuccess && incident.step == Some(index));
         let awaited = self.step(index).refusal.is_some() && self.it.status == Status::Running;
         if awaited && self.rule_at(index).is_some_and(|rule| rule.pivot) {
             return self.success(index, Some(reply)).map(|()| Outcome::Moved);
