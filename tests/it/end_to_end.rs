@@ -439,10 +439,24 @@ async fn a_success_that_comes_late_is_taken_back_before_while_and_after() {
     let broker = tokio::task::block_in_place(Broker::shared);
     let url = tokio::task::block_in_place(|| broker.vhost("late"));
     let mut town = Town::empty(&url);
-    town.saga("hasty", &HASTY.replace("timeout: 3s", "timeout: 1s"));
+    let hasty = HASTY.replace("timeout: 3s", "timeout: 1s");
+    town.saga("hasty", &hasty);
+    // The same, but what is in doubt is left as it is: its undo has not been sent when the success comes.
+    let lenient = hasty.replace("hasty", "lenient").replace("Wanted", "AlsoWanted");
+    town.saga("lenient", &lenient.replace("success: Undone", "success: Undone, in_doubt: leave"));
     town.up();
     let client = Client::connect(&url).await;
     worker(&client, true).await;
+    client.publish("events", "AlsoWanted", BasicProperties::default(), br#"{"id":"before"}"#).await;
+    let asked = take(&client, 1).await.remove(0);
+    town.until_ended(1);
+    assert_eq!(client.look("worker").await.0, 0, "no undo went out");
+    answer(&client, "Done", &asked.0).await;
+    let undo = take(&client, 1).await.remove(0);
+    assert_eq!(undo.1, "Undo");
+    answer(&client, "Undone", &undo.0).await;
+    town.until_ended(1);
+
     wanted(&client, "open").await;
     let asked = take(&client, 1).await.remove(0);
     let undo = take(&client, 1).await.remove(0);
@@ -457,20 +471,20 @@ async fn a_success_that_comes_late_is_taken_back_before_while_and_after() {
     assert_eq!(once_more.1, "Undo");
     assert_ne!(once_more.0, undo.0);
     answer(&client, "Undone", &once_more.0).await;
-    town.until_ended(1);
+    town.until_ended(2);
 
     // After the end: settling, until that one is taken back too.
     wanted(&client, "ended").await;
     let asked = take(&client, 1).await.remove(0);
     let undo = take(&client, 1).await.remove(0);
     answer(&client, "Undone", &undo.0).await;
-    town.until_ended(2);
+    town.until_ended(3);
     answer(&client, "Done", &asked.0).await;
     let again = take(&client, 1).await.remove(0);
     assert_eq!(again.1, "Undo");
     assert_eq!(town.list(&["--settling"]).len(), 1);
     answer(&client, "Undone", &again.0).await;
-    town.until_ended(2);
+    town.until_ended(3);
     assert!(town.list(&["--settling"]).is_empty());
     for instance in town.list(&[]) {
         assert_eq!(instance["status"], "compensated");
