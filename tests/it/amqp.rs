@@ -2,6 +2,7 @@
 //! library, and what the daemon promises about both.
 
 #![expect(clippy::unwrap_used, reason = "what the stand-in cannot do fails its test")]
+#![expect(clippy::disallowed_methods, reason = "a real broker is waited for by the clock")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -2,6 +2,7 @@
 //! ended by its process id, also when the test process dies: a guard beside it waits for that.
 
 #![expect(clippy::unwrap_used, reason = "what cannot be driven fails its test")]
+#![expect(clippy::disallowed_methods, reason = "a real broker is waited for by the clock")]
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -119,7 +120,9 @@ impl Broker {
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
         stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         let mut first = [0_u8; 1];
-        stream.write_all(b"AMQP\x00\x00\x09\x01").is_ok() && stream.read_exact(&mut first).is_ok() && matches!(first[0], 1 | 21)
+        stream.write_all(b"AMQP\x00\x00\x09\x01").is_ok()
+            && stream.read_exact(&mut first).is_ok()
+            && matches!(first[0], 1 | 21)
     }
 
     /// Ends it in order.
@@ -338,8 +341,21 @@ fn make_certificates(folder: &Path) {
         let subject = format!("/CN={name}");
         openssl(&[&["req"], &key[..], &["-subj", &subject, "-keyout", &key_file, "-out", &request]].concat());
         openssl(&[
-            "x509", "-req", "-days", "2", "-in", &request, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-            "-extfile", "names", "-out", &certificate,
+            "x509",
+            "-req",
+            "-days",
+            "2",
+            "-in",
+            &request,
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-extfile",
+            "names",
+            "-out",
+            &certificate,
         ]);
     }
 }
