@@ -33,7 +33,8 @@ fn main() {
     let tried = std::env::args().any(|argument| argument == "--test");
     let events = asked("--events", if tried { 300 } else { EVENTS });
     let runs = asked("--runs", if tried { 1 } else { RUNS });
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let broker = Broker::start();
     let (mut echoes, mut daemons) = (Vec::new(), Vec::new());
     for run in 0..runs {

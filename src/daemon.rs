@@ -209,6 +209,10 @@ fn start(config: Config, bus_config: BusConfig, read: Read) -> Result<Stages, St
         broker = %config.bus.url.masked(),
         "started"
     );
+    if loaded == 0 {
+        let dir = config.sagas.dir.display();
+        tracing::warn!(%dir, "no definition is loaded: nothing will start, and no event is known");
+    }
     let desk = Arc::new(Desk::new(Parts {
         engine: handle.clone(),
         broker: bus.watch(),

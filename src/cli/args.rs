@@ -194,7 +194,16 @@ pub fn login_name() -> String {
     ["LOGNAME", "USER"]
         .iter()
         .find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()))
+        .or_else(|| name_of_user(rustix::process::geteuid().as_raw()))
         .unwrap_or_else(|| format!("uid {}", rustix::process::geteuid().as_raw()))
+}
+
+/// A user's name in the password file: services and cron set no `LOGNAME`.
+fn name_of_user(uid: u32) -> Option<String> {
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    let mut entries = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let found = entries.find(|fields| fields.get(2).is_some_and(|field| field.parse() == Ok(uid)))?;
+    found.first().map(|name| (*name).to_owned())
 }
 
 /// A file's text, or what comes on stdin for `-`.

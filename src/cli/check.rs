@@ -133,7 +133,13 @@ fn tell(output: &Output, found: &Read, explain: Option<&Config>) -> Result<(), F
     }
     let count = |severity| found.diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    output.say(&format!("{} definitions, {errors} errors, {warnings} warnings", found.machines.len()));
+    let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    output.say(&format!(
+        "{}, {}, {}",
+        counted(found.machines.len(), "definition"),
+        counted(errors, "error"),
+        counted(warnings, "warning")
+    ));
     Ok(())
 }
 

@@ -11,6 +11,8 @@ use crate::desk::{Look, Select, View};
 
 /// Instances of one read: large enough to be quick, small enough to hold nobody up.
 const PAGE: u64 = 1_000;
+/// As much of an id as is unique in a database: its first 8 bytes.
+const UNIQUE_ID_CHARACTERS: usize = 18;
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 #[derive(clap::Args, Debug)]
@@ -85,7 +87,11 @@ fn table(output: &Output, instances: &[api::Instance]) -> Result<(), Failure> {
     }
     let rows = instances.iter().map(|instance| {
         let mut row = vec![
-            Cell::from(if wide { instance.id.as_str() } else { &instance.id[..instance.id.len().min(13)] }),
+            Cell::from(if wide {
+                instance.id.as_str()
+            } else {
+                &instance.id[..instance.id.len().min(UNIQUE_ID_CHARACTERS)]
+            }),
             Cell::from(&instance.saga),
             Cell::from(&instance.key),
             status_cell(&instance.status),

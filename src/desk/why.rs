@@ -130,6 +130,9 @@ fn open_step(case: &Case<'_>, index: usize, step: &Step) -> Option<String> {
             let then = after_silence(case, step);
             text = format!("{text} If nothing comes until {due}, {then}.");
         }
+        None if timer.is_some() && case.instance.is_held() => {
+            text.push_str(" Its time limit stands still until the instance goes on.");
+        }
         None if timer.is_some() => {
             text.push_str(" Its time limit does not run: the broker does not have the command yet, or is away.");
         }

@@ -35,6 +35,7 @@ enum Correlated {
     /// It names a command and is none of its answers: an event for the instance that sent it.
     Event {
         instance: Arc<Stored>,
+        command: CommandId,
     },
 }
 
@@ -103,6 +104,10 @@ impl Work<'_, '_> {
                 }
             }
         }
+        // An answer is remembered within its instance; one that nobody took, like any other message.
+        if alone && !harvest.taken && !harvest.dead && !self.is_new(raw, &message)? {
+            return Ok(());
+        }
         self.conclude(raw, &message, &correlated, harvest)
     }
 
@@ -153,13 +158,13 @@ impl Work<'_, '_> {
         }
         // Clients that copy the causing correlation id into everything do no harm.
         let own_entry = self.core.catalog.interested(&message.kind).contains(&instance.instance.saga);
-        Ok(if own_entry { Correlated::Nothing } else { Correlated::Event { instance } })
+        Ok(if own_entry { Correlated::Nothing } else { Correlated::Event { instance, command } })
     }
 
     /// The sagas to be asked beside the one whose command decides.
     fn interested(&self, message: &Message, correlated: &Correlated) -> Vec<Saga> {
         let decided = match correlated {
-            Correlated::Answer { instance, .. } | Correlated::Event { instance } => Some(&instance.instance.saga),
+            Correlated::Answer { instance, .. } | Correlated::Event { instance, .. } => Some(&instance.instance.saga),
             Correlated::Nothing | Correlated::Foreign | Correlated::Purged => None,
         };
         let names = self.core.catalog.interested(&message.kind).iter().filter(|name| Some(*name) != decided);
@@ -190,10 +195,10 @@ impl Work<'_, '_> {
         let (stored, input) = match correlated {
             Correlated::Nothing | Correlated::Foreign => return Ok(Offered::Passed),
             Correlated::Purged => return Ok(Offered::missed(Unmatched::NoInstance, Unhandled::Record)),
-            Correlated::Answer { instance, command } => {
+            // Also where it is none of the command's answers: it is never the answer of the state's present step.
+            Correlated::Answer { instance, command } | Correlated::Event { instance, command } => {
                 (instance, Input::Answer { command: *command, message: message.clone() })
             }
-            Correlated::Event { instance } => (instance, Input::Event(message.clone())),
         };
         let how = self.how(stored.instance.definition, &message.kind, Unhandled::Record);
         self.give_to(stored.instance.id.no(), input, how)

@@ -47,7 +47,7 @@ pub fn is_answer(machine: &Machine, instance: &Instance, command: CommandId, kin
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+pub(super) enum Verdict {
     Success,
     Failure,
 }
@@ -88,14 +88,15 @@ impl<'a> Walk<'a> {
     }
 
     /// One event may be both, told apart by the `when`s of the success.
-    fn verdict(&self, index: u32, kind: &str) -> Result<Option<Verdict>> {
+    pub fn verdict(&self, index: u32, kind: &str) -> Result<Option<Verdict>> {
         let Some(rule) = self.rule_at(index) else { return Ok(None) };
         Ok(match (rule.success.get(kind), rule.failure.get(kind)) {
             (None, None) => None,
             (Some(_), None) => Some(Verdict::Success),
             (None, Some(_)) => Some(Verdict::Failure),
             (Some(success), Some(_)) => {
-                let vars = Vars { item: self.step(index).item.as_ref(), ..Vars::default() };
+                let step = self.step(index);
+                let vars = Vars { item: step.item.as_ref(), attempt: Some(step.tries), ..Vars::default() };
                 let success = success.is_empty() || self.choose(success, vars)?.is_some();
                 Some(if success { Verdict::Success } else { Verdict::Failure })
             }
@@ -130,7 +131,7 @@ impl<'a> Walk<'a> {
         let Some(rule) = self.rule_at(index) else { return Ok(()) };
         self.close_step(index, StepEffect::Done);
         let item = self.step(index).item.clone();
-        let vars = Vars { item: item.as_ref(), ..Vars::default() };
+        let vars = Vars { item: item.as_ref(), attempt: Some(self.step(index).tries), ..Vars::default() };
         let ways = reply.and_then(|(kind, _)| rule.success.get(kind)).map_or(&[][..], Vec::as_slice);
         let transition = self.choose(ways, vars)?;
         if rule.pivot {
@@ -139,7 +140,9 @@ impl<'a> Walk<'a> {
         if let Some(transition) = transition {
             self.set(&transition.set, vars, transition.place)?;
         }
-        if !self.it.past_pivot {
+        if self.it.past_pivot {
+            self.step_mut(index).keep();
+        } else {
             self.make_undo(index, reply)?;
         }
         let part = self.step(index).part.clone();
@@ -166,9 +169,14 @@ impl<'a> Walk<'a> {
     pub fn pass_pivot(&mut self) {
         self.it.past_pivot = true;
         self.it.deadline_noted = false;
-        for step in &mut self.it.steps {
-            if matches!(step.effect, StepEffect::Done | StepEffect::Skipped) {
-                step.kept = true;
+        for (index, step) in (0_u32..).zip(&mut self.it.steps) {
+            let told = self
+                .it
+                .incidents
+                .iter()
+                .any(|incident| incident.kind == IncidentKind::LateSuccess && incident.step == Some(index));
+            if matches!(step.effect, StepEffect::Done | StepEffect::Skipped) && !told {
+                step.keep();
             }
         }
         self.stop_timers(|what| matches!(what, super::instance::TimerKind::Deadline));
@@ -184,7 +192,7 @@ impl<'a> Walk<'a> {
         let Some(rule) = self.rule_at(index) else { return Ok(()) };
         self.close_step(index, StepEffect::Refused);
         let item = self.step(index).item.clone();
-        let vars = Vars { item: item.as_ref(), ..Vars::default() };
+        let vars = Vars { item: item.as_ref(), attempt: Some(self.step(index).tries), ..Vars::default() };
         let cause = Cause {
             way: Way::Failure { index, event: kind.to_owned() },
             step: Some(index),
@@ -198,11 +206,7 @@ impl<'a> Walk<'a> {
         let ways = rule.failure.get(kind).map_or(&[][..], Vec::as_slice);
         let transition = self.choose(ways, vars)?;
         if self.it.past_pivot && leads_back(transition) {
-            if let Some(transition) = transition {
-                self.set(&transition.set, vars, transition.place)?;
-                self.send_all(&transition.messages, vars)?;
-            }
-            return self.no_way_back(Some(index), cause.way, format!("{kind}: {reason}"));
+            return self.stay_without_way_back(transition, index, &cause, format!("{kind}: {reason}"));
         }
         let part = self.step(index).part.clone();
         if !part.is_whole() && self.goes_on_beside(transition) {
@@ -286,7 +290,6 @@ impl<'a> Walk<'a> {
             }
             return Ok(self.noted(format!("{kind} for {name}: known, or of no account any more")));
         }
-        self.step_mut(index).refusal = None;
         let Some(rule) = self.rule_at(index) else {
             return Ok(self.noted(format!("{kind} for {name}, which the definition has no longer")));
         };
@@ -305,28 +308,17 @@ impl<'a> Walk<'a> {
             self.open_incident(IncidentKind::LateSuccess, Some(index), format!("{kind} for {name} came late"));
             return Ok(Outcome::Moved);
         }
-        if self.asks_again(index) {
-            self.stop_step_timers(index);
-        }
         self.make_undo(index, Some((kind, body)))?;
         self.take_back_late(index, effect)?;
         Ok(Outcome::Moved)
     }
 
-    fn asks_again(&self, index: u32) -> bool {
-        self.step(index).refusal.is_some()
-    }
-
     /// The undo of a late success: at once, in its turn, or once the open one is answered.
-    fn take_back_late(&mut self, index: u32, before: StepEffect) -> Result<()> {
+    pub fn take_back_late(&mut self, index: u32, before: StepEffect) -> Result<()> {
         let phase = self.step(index).undo.as_ref().map(|undo| undo.phase);
         match (before, phase) {
-            (StepEffect::Undoing, _) => {
-                if let Some(undo) = &mut self.step_mut(index).undo {
-                    undo.again = true;
-                }
-                Ok(())
-            }
+            // Its next undo was made ready; it goes out once the open one is answered.
+            (StepEffect::Undoing, _) => Ok(()),
             (_, None | Some(UndoPhase::Needless)) => {
                 if before != StepEffect::Undone {
                     self.step_mut(index).effect = StepEffect::Done;
@@ -336,11 +328,7 @@ impl<'a> Walk<'a> {
             (StepEffect::Undone, _) => self.start_undo(index),
             (_, _) => {
                 self.step_mut(index).effect = StepEffect::Done;
-                if self.it.status == Status::Compensating {
-                    self.go_on_back()
-                } else {
-                    self.start_undo(index)
-                }
+                if self.it.status == Status::Compensating { self.go_on_back() } else { self.start_undo(index) }
             }
         }
     }
@@ -387,7 +375,6 @@ impl<'a> Walk<'a> {
             }
         }
     }
-
 }
 
 /// `event.reason` if there is one, else the event's type; always a text.

@@ -9,6 +9,7 @@ pub(in crate::saga) mod facts;
 mod file;
 mod finding;
 mod folder;
+mod meant;
 mod message;
 mod scope;
 mod state;

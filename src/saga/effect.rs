@@ -44,7 +44,10 @@ pub enum Effect {
     /// A message that the broker returned is to be published again now.
     Republish(Subject),
     /// A message that had been kept and now finds nobody waiting.
-    SetAside { reason: Unmatched, message: Message },
+    SetAside {
+        reason: Unmatched,
+        message: Message,
+    },
 }
 
 /// A message that goes out: a row of the journal before it is a message.

@@ -51,8 +51,7 @@ impl Walk<'_> {
             Some(message) if to_event => sender_of(message),
             _ => self.it.origin.clone(),
         };
-        let correlation =
-            sender.correlation_id.or(sender.message_id).unwrap_or_else(|| self.it.id.to_string());
+        let correlation = sender.correlation_id.or(sender.message_id).unwrap_or_else(|| self.it.id.to_string());
         let to = sender.reply_to.map_or(Destination::Event, |name| Destination::Queue { name });
         self.send_event(to, event, correlation, body, headers)
     }
@@ -213,12 +212,7 @@ impl Walk<'_> {
         }
     }
 
-    pub fn headers(
-        &self,
-        headers: &[(String, Template)],
-        vars: Vars<'_>,
-        place: Place,
-    ) -> Result<Map<String, Value>> {
+    pub fn headers(&self, headers: &[(String, Template)], vars: Vars<'_>, place: Place) -> Result<Map<String, Value>> {
         headers.iter().map(|(name, value)| Ok((name.clone(), self.render(value, vars, place)?))).collect()
     }
 
@@ -242,11 +236,8 @@ impl Walk<'_> {
         };
         for (what, text) in [("routing key", &key), ("correlation id", &message.correlation_id)] {
             if text.len() > MAX_NAME_BYTES {
-                let error = format!(
-                    "the {what} of {} has {} bytes, more than {MAX_NAME_BYTES}",
-                    message.kind,
-                    text.len()
-                );
+                let error =
+                    format!("the {what} of {} has {} bytes, more than {MAX_NAME_BYTES}", message.kind, text.len());
                 return Err(too_large(error));
             }
         }

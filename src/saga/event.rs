@@ -50,16 +50,27 @@ pub enum Input {
     /// An event that found the instance by `events`, or that is none of the answers of the command it names.
     Event(Message),
     /// An answer to the command with this id.
-    Answer { command: CommandId, message: Message },
+    Answer {
+        command: CommandId,
+        message: Message,
+    },
     /// A timer of the instance's is due; `serial` names it for good, so that a stale one is known.
-    Timer { serial: u32 },
+    Timer {
+        serial: u32,
+    },
     /// The broker has the message that carries this.
     Confirmed(Subject),
     /// The broker returned it: no queue takes it.
-    Returned { subject: Subject, reason: String },
+    Returned {
+        subject: Subject,
+        reason: String,
+    },
     Order(Order),
     /// What went wrong in the turn of `kept`, found outside of the core (a panic, a definition that cannot be loaded).
-    Fault { fault: Fault, kept: Box<Input> },
+    Fault {
+        fault: Fault,
+        kept: Box<Input>,
+    },
     /// The sweep found that nothing will ever move this instance.
     Stalled,
 }
@@ -67,10 +78,20 @@ pub enum Input {
 /// Which question of an instance a message carries; `index` is the place in `Instance::steps`, which never shrinks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Subject {
-    Step { index: u32, attempt: u32 },
-    Undo { index: u32, question: u32, attempt: u32 },
+    Step {
+        index: u32,
+        attempt: u32,
+    },
+    Undo {
+        index: u32,
+        question: u32,
+        attempt: u32,
+    },
     /// A command that nobody waits for: sent in a transition or at the end.
-    Loose { turn: u64, place: u32 },
+    Loose {
+        turn: u64,
+        place: u32,
+    },
 }
 
 /// Why a turn could not be taken; opens the incident of that kind.
@@ -98,9 +119,14 @@ pub struct Order {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Verb {
     /// Resolve what is open by trying again; `step` (as in the header `saga-state`) names one of several.
-    Retry { step: Option<String> },
+    Retry {
+        step: Option<String>,
+    },
     Compensate,
-    Resolve { step: String, verdict: Verdict },
+    Resolve {
+        step: String,
+        verdict: Verdict,
+    },
     Skip,
     Decide {
         choice: String,
@@ -112,9 +138,15 @@ pub enum Verb {
         #[serde(deserialize_with = "exact::pairs")]
         values: Vec<(Vec<String>, Value)>,
     },
-    Goto { state: String },
-    Send { message: Message },
-    Fire { timer: String },
+    Goto {
+        state: String,
+    },
+    Send {
+        message: Message,
+    },
+    Fire {
+        timer: String,
+    },
     Pause,
     Resume,
     Abandon,

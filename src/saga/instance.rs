@@ -280,11 +280,18 @@ pub struct Undo {
     /// Sent when its turn came on the undo list, not beside the path or once more.
     #[serde(default, skip_serializing_if = "is_false")]
     pub in_turn: bool,
-    /// To be sent once more when the open one is answered.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub again: bool,
+    /// To be sent once more when the open one is answered, with a body of its own: the open one's stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<NextUndo>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NextUndo {
+    /// `None`: the command's own body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Json>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -316,13 +323,24 @@ pub struct Timer {
 pub enum TimerKind {
     Deadline,
     /// `timers` of the present state: its name, and how often it has fired.
-    State { name: String, fired: u32 },
+    State {
+        name: String,
+        fired: u32,
+    },
     /// Limit of the attempt that is out.
-    StepLimit { index: u32 },
+    StepLimit {
+        index: u32,
+    },
     /// Delay before the next attempt, or before asking again after a refusal.
-    StepDelay { index: u32 },
-    UndoLimit { index: u32 },
-    UndoDelay { index: u32 },
+    StepDelay {
+        index: u32,
+    },
+    UndoLimit {
+        index: u32,
+    },
+    UndoDelay {
+        index: u32,
+    },
 }
 
 /// When a timer begins and which clock it runs on.
@@ -416,7 +434,8 @@ impl Instance {
         let ensure = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
         ensure(self.moved <= self.turn, "it moved after its last turn")?;
         ensure(self.status.is_end() == self.ended_at.is_some(), "an end and its time go together")?;
-        ensure(self.steps.len() <= super::walk::MAX_STEPS, "more commands than allowed")?;
+        let listed = self.steps.iter().filter(|step| !step.kept).count();
+        ensure(listed <= super::walk::MAX_STEPS, "more commands on the undo list than allowed")?;
         let past_running = self.status != Status::Running;
         ensure(!past_running || self.steps.iter().all(|step| !step.open), "a step is open and the state is not")?;
         ensure(!past_running || self.decision.is_none(), "a decision is open and the state is not")?;
@@ -531,6 +550,14 @@ impl Part {
 }
 
 impl Step {
+    /// It stands, and nothing will ever take it back: what that would need is not kept either.
+    pub fn keep(&mut self) {
+        self.kept = true;
+        self.body = Json::of(&Value::Null);
+        self.headers.clear();
+        self.undo = None;
+    }
+
     /// As in the header `saga-state`.
     pub fn name(&self) -> String {
         match &self.part {

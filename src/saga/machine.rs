@@ -88,7 +88,11 @@ pub enum Route {
     Key(Expression),
     /// The message's correlation id is the instance's id.
     Instance,
-    Find { fields: Vec<(String, Expression)>, deliver: Deliver, by: Option<Expression> },
+    Find {
+        fields: Vec<(String, Expression)>,
+        deliver: Deliver,
+        by: Option<Expression>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,7 +285,10 @@ pub enum Due {
     /// `from: start`: from the instance's start.
     AfterStart(Span),
     At(Expression),
-    Every { span: Span, times: Option<u32> },
+    Every {
+        span: Span,
+        times: Option<u32>,
+    },
 }
 
 #[derive(Debug)]
@@ -327,10 +334,18 @@ pub struct MessageRule {
 
 #[derive(Debug)]
 pub enum Recipient {
-    Publish { event: String },
+    Publish {
+        event: String,
+    },
     /// To whoever started the instance, or (`to: event`) sent the event in hand.
-    Reply { event: String, to_event: bool },
-    Send { address: String, command: String },
+    Reply {
+        event: String,
+        to_event: bool,
+    },
+    Send {
+        address: String,
+        command: String,
+    },
 }
 
 impl Machine {

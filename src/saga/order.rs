@@ -4,8 +4,9 @@ use serde_json::{Map, Value};
 
 use super::effect::{Effect, Unmatched};
 use super::event::{Input, Message, Order, Verb, Verdict};
+use super::ids::CommandId;
 use super::incident::{Incident, IncidentKind, Way};
-use super::instance::{FailureKind, Status, StepEffect, TimerKind, UndoPhase};
+use super::instance::{FailureKind, Status, StepEffect, TimerKind, TimerStart, UndoPhase};
 use super::machine::Body;
 use super::path::{Cause, Otherwise};
 use super::step::{Outcome, Refusal};
@@ -42,23 +43,23 @@ impl<'a> Walk<'a> {
 
     fn order_retry(&mut self, step: Option<&str>) -> Result<Outcome> {
         let before = self.before;
-        let named: Vec<&'a Incident> = before
-            .incidents
-            .iter()
-            .filter(|incident| match (step, incident.step) {
-                (None, _) => true,
-                (Some(name), Some(index)) => before.step(index).is_some_and(|step| step.name() == name),
-                (Some(name), None) => incident.state == name,
-            })
-            .collect();
+        let of_step = |incident: &&Incident| {
+            let of = incident.step.and_then(|index| before.step(index));
+            step.is_none_or(|name| of.is_some_and(|step| step.name() == name))
+        };
+        let mut named: Vec<&'a Incident> = before.incidents.iter().filter(of_step).collect();
+        if named.is_empty() {
+            // A stop of the whole instance belongs to the state that it came from.
+            named =
+                before.incidents.iter().filter(|incident| step.is_some_and(|name| incident.state == name)).collect();
+        }
         if named.is_empty() {
             return Ok(conflict("no incident is open that could be tried again".to_owned()));
         }
         if let Some(incident) = named.iter().find(|incident| incident.kind.stops_instance()) {
             return self.handle_again(incident);
         }
-        let tried: Vec<_> =
-            named.into_iter().filter(|incident| incident.kind != IncidentKind::LateSuccess).collect();
+        let tried: Vec<_> = named.into_iter().filter(|incident| incident.kind != IncidentKind::LateSuccess).collect();
         if tried.is_empty() {
             return Ok(conflict("a late success is settled by resolve, not by retry".to_owned()));
         }
@@ -138,14 +139,21 @@ impl<'a> Walk<'a> {
                 let ways = self.rule_at(*index).and_then(|rule| rule.timeout.as_ref());
                 (ways.map_or(&[], |timeout| &timeout.ways), Otherwise::Fail, "timeout".to_owned())
             }
-            Way::On { event } => {
-                let of_state = self.state().and_then(|state| state.on.get(event));
-                let ways = of_state.or_else(|| self.machine.on.get(event));
-                (ways.map_or(&[], Vec::as_slice), Otherwise::Next, event.clone())
+            Way::On { .. } => {
+                let Some(message) = incident.kept.as_deref().and_then(message_of) else { return Ok(()) };
+                if let Outcome::Unhandled(reason) = self.event(message)? {
+                    self.effects.push(Effect::SetAside { reason, message: message.clone() });
+                }
+                return Ok(());
             }
             Way::Timer { name } => {
                 let timer = self.state().and_then(|state| state.timers.iter().find(|timer| timer.name == *name));
-                (timer.map_or(&[], |timer| &timer.ways), Otherwise::Next, name.clone())
+                let ways: &'a [_] = timer.map_or(&[], |timer| &timer.ways);
+                match self.choose(ways, Vars::default())? {
+                    Some(transition) => self.take_timer(transition, name)?,
+                    None => self.noted(format!("timer {name}: no transition applies")),
+                };
+                return Ok(());
             }
             Way::Deadline => {
                 let deadline = self.machine.deadline.as_ref();
@@ -194,10 +202,11 @@ impl<'a> Walk<'a> {
             self.close_number(incident.number);
             match incident.kept.as_deref() {
                 Some(Input::Answer { command, message }) => self.late_answer(*command, message)?,
-                Some(Input::Event(message)) => {
-                    let message = message.clone();
-                    self.effects.push(Effect::SetAside { reason: Unmatched::NotWaiting, message });
-                }
+                Some(Input::Event(message)) => match self.answered_by(message)? {
+                    Some(command) => self.late_answer(command, message)?,
+                    None => self.set_aside(message),
+                },
+                Some(Input::Timer { serial }) => self.start_timer_anew(*serial),
                 _ => {}
             }
         }
@@ -205,25 +214,50 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// The command of an open step that this event answers, whatever way it came.
+    fn answered_by(&mut self, message: &'a Message) -> Result<Option<CommandId>> {
+        self.take_in_hand(message);
+        let open: Vec<u32> = self.it.open_steps().collect();
+        for index in open {
+            if self.verdict(index, &message.kind)?.is_some() {
+                return Ok(Some(self.it.command_id(self.step(index))));
+            }
+        }
+        Ok(None)
+    }
+
+    fn set_aside(&mut self, message: &Message) {
+        self.effects.push(Effect::SetAside { reason: Unmatched::NotWaiting, message: message.clone() });
+    }
+
+    /// It was due and the stop kept it: where it still stands after the order it is due at once.
+    fn start_timer_anew(&mut self, serial: u32) {
+        let Some(place) = self.it.timers.iter().position(|timer| timer.serial == serial) else { return };
+        let timer = self.it.timers.remove(place);
+        let start = match timer.start {
+            TimerStart::At(_) => TimerStart::At(self.at),
+            TimerStart::Listening { .. } | TimerStart::Confirm { .. } => TimerStart::Listening { after_ms: 0 },
+        };
+        self.start_timer(timer.what, start);
+    }
+
     // ---- resolve ------------------------------------------------------------------------------------------------
 
     fn order_resolve(&mut self, name: &str, verdict: &'a Verdict) -> Result<Outcome> {
-        let found = (0_u32..).zip(&self.it.steps).filter(|(_, step)| step.name() == name).map(|(index, _)| index).last();
-        let Some(index) = found else { return Ok(conflict(format!("no step {name} was sent"))) };
-        let step = self.step(index);
-        let (open, effect) = (step.open && self.it.status == Status::Running, step.effect);
+        let Some(index) = self.step_to_resolve(name) else { return Ok(conflict(format!("no step {name} was sent"))) };
         let Some(rule) = self.rule_at(index) else {
             return Ok(conflict(format!("the definition has no step {name}")));
         };
-        if self.it.is_stopped() {
-            return Ok(conflict("the whole instance is stopped: retry or compensate it first".to_owned()));
-        }
+        self.settle_stops()?;
+        let step = self.step(index);
+        let (open, effect) = (step.open && self.it.status == Status::Running, step.effect);
         match verdict {
             Verdict::Done { body } => {
+                self.message = None;
                 self.event = Some(body);
                 let kind = rule.success.keys().next().map_or("", String::as_str);
                 if self.has_incident(IncidentKind::LateSuccess, index) {
-                    return self.let_stand(index);
+                    return self.let_stand(index, (kind, body));
                 }
                 if open {
                     return self.success(index, Some((kind, body))).map(|()| Outcome::Moved);
@@ -241,9 +275,7 @@ impl<'a> Walk<'a> {
                     return self.refuse(index, kind, kind.to_owned()).map(|()| Outcome::Moved);
                 }
                 match effect {
-                    StepEffect::InDoubt | StepEffect::Skipped => {
-                        self.late_failure(index, kind).map(|_| Outcome::Moved)
-                    }
+                    StepEffect::InDoubt | StepEffect::Skipped => self.late_failure(index, kind).map(|_| Outcome::Moved),
                     _ => Ok(conflict(format!("{name} is {}", effect.name()))),
                 }
             }
@@ -251,28 +283,42 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn let_stand(&mut self, index: u32) -> Result<Outcome> {
-        self.close_incidents(|incident| {
-            incident.kind == IncidentKind::LateSuccess && incident.step == Some(index)
-        });
-        let step = self.step_mut(index);
-        step.kept = true;
-        step.effect = StepEffect::Done;
-        if let Some(undo) = &mut step.undo {
-            undo.phase = UndoPhase::Skipped;
+    /// Of several commands with this name: the one whose settling a person is waited for, else the newest.
+    fn step_to_resolve(&self, name: &str) -> Option<u32> {
+        let named = || (0_u32..).zip(&self.it.steps).filter(|(_, step)| step.name() == name).map(|(index, _)| index);
+        let told = |kind| move |index: &u32| self.has_incident(kind, *index);
+        let doubtful = |index: &u32| matches!(self.step(*index).effect, StepEffect::InDoubt | StepEffect::Undoing);
+        named()
+            .filter(told(IncidentKind::LateSuccess))
+            .last()
+            .or_else(|| named().filter(told(IncidentKind::UndoFailed)).last())
+            .or_else(|| named().filter(|index| self.step(*index).open).last())
+            .or_else(|| named().filter(doubtful).last())
+            .or_else(|| named().last())
+    }
+
+    /// The late success stands. Of a pivot that was to be asked again, it is the answer.
+    fn let_stand(&mut self, index: u32, reply: (&str, &Value)) -> Result<Outcome> {
+        self.close_incidents(|incident| incident.kind == IncidentKind::LateSuccess && incident.step == Some(index));
+        let awaited = self.step(index).refusal.is_some() && self.it.status == Status::Running;
+        if awaited && self.rule_at(index).is_some_and(|rule| rule.pivot) {
+            return self.success(index, Some(reply)).map(|()| Outcome::Moved);
         }
-        self.stop_undo_timers(index);
+        self.close_undo(index, UndoPhase::Skipped);
+        let step = self.step_mut(index);
+        step.effect = StepEffect::Done;
+        step.keep();
         self.go_on_back().map(|()| Outcome::Moved)
     }
 
     /// A person took it back: it counts like the undo's success.
     fn resolve_undone(&mut self, index: u32, open: bool, effect: StepEffect) -> Result<Outcome> {
         let name = self.step(index).name();
-        if open || self.step(index).kept {
+        let late = self.has_incident(IncidentKind::LateSuccess, index);
+        if open || (self.step(index).kept && !late) {
             let why = if open { "open: resolve it as done or refused" } else { "settled" };
             return Ok(conflict(format!("{name} is {why}")));
         }
-        let late = self.has_incident(IncidentKind::LateSuccess, index);
         let may = match effect {
             StepEffect::InDoubt | StepEffect::Undoing | StepEffect::Skipped => true,
             StepEffect::Done => late || self.it.status == Status::Compensating,
@@ -281,11 +327,9 @@ impl<'a> Walk<'a> {
         if !may {
             return Ok(conflict(format!("{name} is {}", effect.name())));
         }
-        self.close_incidents(|incident| {
-            incident.kind == IncidentKind::LateSuccess && incident.step == Some(index)
-        });
+        self.close_incidents(|incident| incident.kind == IncidentKind::LateSuccess && incident.step == Some(index));
         if let Some(undo) = &mut self.step_mut(index).undo {
-            undo.again = false;
+            undo.next = None;
         }
         self.undone(index)?;
         Ok(Outcome::Moved)
@@ -302,14 +346,17 @@ impl<'a> Walk<'a> {
         }
         self.settle_stops()?;
         let open: Vec<u32> = self.it.open_steps().collect();
-        if let Some(pivot) = self.open_pivot() {
-            self.close_step(pivot, StepEffect::Skipped);
-            self.pass_pivot();
-        } else {
-            for index in open {
-                self.close_step(index, StepEffect::Skipped);
-                self.make_undo(index, None)?;
+        for index in open {
+            // One that was refused had no effect: there is nothing to take back.
+            if self.step(index).effect == StepEffect::Refused {
+                self.close_step(index, StepEffect::Refused);
+                continue;
             }
+            self.close_step(index, StepEffect::Skipped);
+            self.make_undo(index, None)?;
+        }
+        if self.state().is_some_and(|state| state.steps().any(|rule| rule.pivot)) {
+            self.pass_pivot();
         }
         self.go_next()?;
         Ok(Outcome::Moved)
@@ -317,17 +364,21 @@ impl<'a> Walk<'a> {
 
     /// The undo whose turn it is is given up; the rest goes on.
     fn skip_undo(&mut self) -> Result<Outcome> {
-        let open = (0_u32..)
-            .zip(&self.it.steps)
-            .filter(|(_, step)| {
-                let phase = step.undo.as_ref().map(|undo| undo.phase);
-                matches!(phase, Some(UndoPhase::Open | UndoPhase::Failed)) && step.effect == StepEffect::Undoing
-            })
-            .map(|(index, _)| index)
-            .last();
+        let undoing = || {
+            (0_u32..)
+                .zip(&self.it.steps)
+                .filter(|(_, step)| step.effect == StepEffect::Undoing)
+                .filter_map(|(index, step)| step.undo.as_ref().map(|undo| (index, undo)))
+        };
+        let open = undoing()
+            .filter(|(_, undo)| undo.phase == UndoPhase::Failed)
+            .last()
+            .or_else(|| undoing().filter(|(_, undo)| undo.in_turn).last())
+            .or_else(|| undoing().last())
+            .map(|(index, _)| index);
         let Some(index) = open else { return Ok(conflict("no undo is open".to_owned())) };
         if let Some(undo) = &mut self.step_mut(index).undo {
-            undo.again = false;
+            undo.next = None;
         }
         self.close_undo(index, UndoPhase::Skipped);
         self.step_mut(index).effect = StepEffect::Undone;
@@ -348,6 +399,9 @@ impl<'a> Walk<'a> {
         };
         self.settle_stops()?;
         self.leave()?;
+        if self.machine.states[no].past_pivot && !self.it.past_pivot {
+            self.pass_pivot();
+        }
         self.enter(no)?;
         Ok(Outcome::Moved)
     }
@@ -443,6 +497,7 @@ impl<'a> Walk<'a> {
         if self.it.status.is_end() && !self.it.is_settling() && self.it.incidents.is_empty() {
             return conflict(format!("it is {} already", self.it.status.name()));
         }
+        self.let_go_of_what_was_kept();
         self.close_state();
         for step in &mut self.it.steps {
             step.open = false;
@@ -462,6 +517,20 @@ impl<'a> Walk<'a> {
             self.tell("abandoned");
         }
         Outcome::Moved
+    }
+}
+
+impl Walk<'_> {
+    /// What open incidents kept finds nobody any more: events are set aside, returned commands are not sent again.
+    fn let_go_of_what_was_kept(&mut self) {
+        for incident in &self.before.incidents {
+            match incident.kept.as_deref() {
+                Some(Input::Event(message)) if incident.kind.stops_instance() => self.set_aside(message),
+                Some(Input::Answer { message, .. }) => self.note(format!("{} had been kept", message.kind)),
+                Some(Input::Returned { subject, .. }) => self.effects.push(Effect::Withdraw(*subject)),
+                _ => {}
+            }
+        }
     }
 }
 

@@ -223,15 +223,9 @@ impl<'a> Walk<'a> {
     }
 
     /// A new question to a participant: a new command, on the undo list from now on.
-    pub fn open_step(
-        &mut self,
-        rule: &'a machine::Step,
-        part: Part,
-        item: Option<Value>,
-        tries: u32,
-    ) -> Result<u32> {
-        if self.it.steps.len() >= MAX_STEPS {
-            let error = format!("more than {MAX_STEPS} commands in one instance");
+    pub fn open_step(&mut self, rule: &'a machine::Step, part: Part, item: Option<Value>, tries: u32) -> Result<u32> {
+        if self.it.steps.iter().filter(|step| !step.kept).count() >= MAX_STEPS {
+            let error = format!("more than {MAX_STEPS} commands on the undo list");
             return Err(Fault { kind: IncidentKind::TooLarge, error, place: Some(rule.place) });
         }
         let vars = Vars { item: item.as_ref(), attempt: Some(tries), ..Vars::default() };
@@ -298,11 +292,8 @@ impl<'a> Walk<'a> {
         self.stop_timers(|what| matches!(what, TimerKind::State { .. }));
         self.it.decision = None;
         self.it.parts = None;
-        let waiting: Vec<u32> = (0_u32..)
-            .zip(&self.it.steps)
-            .filter(|(_, step)| step.refusal.is_some())
-            .map(|(index, _)| index)
-            .collect();
+        let waiting: Vec<u32> =
+            (0_u32..).zip(&self.it.steps).filter(|(_, step)| step.refusal.is_some()).map(|(index, _)| index).collect();
         for index in waiting {
             self.step_mut(index).refusal = None;
             self.stop_step_timers(index);
@@ -357,6 +348,21 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// The transition would turn back where there is no way back: what it sets and sends counts all the same.
+    pub fn stay_without_way_back(
+        &mut self,
+        transition: Option<&'a Transition>,
+        index: u32,
+        cause: &Cause<'_>,
+        error: String,
+    ) -> Result<()> {
+        if let Some(transition) = transition {
+            self.set(&transition.set, cause.vars, transition.place)?;
+            self.send_all(&transition.messages, cause.vars)?;
+        }
+        self.no_way_back(Some(index), cause.way.clone(), error)
+    }
+
     /// `retry` in a transition: a refusal has closed the command, so a new one goes out after the step's delay.
     fn ask_again_later(&mut self, index: u32, cause: &Cause<'_>) -> Result<()> {
         let Some(rule) = self.rule_at(index) else { return Ok(()) };
@@ -375,13 +381,13 @@ impl<'a> Walk<'a> {
         };
         let ways = rule.timeout.as_ref().map_or(&[][..], |timeout| &timeout.ways);
         let transition = self.choose(ways, cause.vars)?;
-        if rule.pivot || (self.it.past_pivot && leads_back(transition)) {
-            return self.no_way_back(Some(index), cause.way.clone(), error);
+        if (rule.pivot || self.it.past_pivot) && leads_back(transition) {
+            return self.stay_without_way_back(transition, index, cause, error);
         }
         let cause = Cause {
             way: Way::Timeout { index },
             step: Some(index),
-            vars: Vars { item: cause.vars.item, ..Vars::default() },
+            vars: Vars { item: cause.vars.item, attempt: cause.vars.attempt, ..Vars::default() },
             kind: FailureKind::Refused,
             reason: cause.reason.clone(),
         };

@@ -88,7 +88,7 @@ fn finish(mut walk: Walk<'_>, outcome: Outcome) -> Turn {
     let is_stuck = !walk.it.incidents.is_empty();
     if is_stuck && !was_stuck {
         walk.tell("stuck");
-    } else if !is_stuck && (was_stuck || walk.tell_resumed) && walk.it.status != Status::Abandoned {
+    } else if ((was_stuck && !is_stuck) || walk.tell_resumed) && walk.it.status != Status::Abandoned {
         walk.tell("resumed");
     }
     if outcome == Outcome::Moved {
@@ -251,13 +251,17 @@ impl<'a> Walk<'a> {
         };
         let before = self.effects.len();
         self.take(Some(transition), Otherwise::Next, &cause)?;
-        let ignored = matches!(transition.then, Then::Ignore) && before == self.effects.len() && self.changed.is_empty();
+        let ignored =
+            matches!(transition.then, Then::Ignore) && before == self.effects.len() && self.changed.is_empty();
         Ok(if ignored { self.noted(format!("{} is ignored here", message.kind)) } else { Outcome::Moved })
     }
 
-    /// The open step of the present state that is a pivot.
+    /// The step of the present state that is a pivot whose command is open: one that was refused is not, for nothing
+    /// happened there.
     pub fn open_pivot(&self) -> Option<u32> {
-        self.it.open_steps().find(|index| self.rule_at(*index).is_some_and(|rule| rule.pivot))
+        self.it.open_steps().find(|index| {
+            self.step(*index).effect == StepEffect::Sent && self.rule_at(*index).is_some_and(|rule| rule.pivot)
+        })
     }
 
     // ---- timers -------------------------------------------------------------------------------------------------
@@ -359,16 +363,16 @@ impl<'a> Walk<'a> {
     pub fn time_out(&mut self, index: u32) -> Result<()> {
         let Some(rule) = self.rule_at(index) else { return Ok(()) };
         let item = self.step(index).item.clone();
-        let vars = Vars { item: item.as_ref(), ..Vars::default() };
+        let vars = Vars { item: item.as_ref(), attempt: Some(self.step(index).tries), ..Vars::default() };
         let ways = rule.timeout.as_ref().map_or(&[][..], |timeout| &timeout.ways);
         let transition = self.choose(ways, vars)?;
         let way = Way::Timeout { index };
-        if (rule.pivot || self.it.past_pivot) && leads_back(transition) {
-            let error = silence(rule.success.keys().map(String::as_str), self.step(index).attempt);
-            return self.no_way_back(Some(index), way, error);
-        }
         let reason = "timeout".to_owned();
         let cause = Cause { way, step: Some(index), vars, kind: FailureKind::Timeout, reason };
+        if (rule.pivot || self.it.past_pivot) && leads_back(transition) {
+            let error = silence(rule.success.keys().map(String::as_str), self.step(index).attempt);
+            return self.stay_without_way_back(transition, index, &cause, error);
+        }
         self.take(transition, Otherwise::Fail, &cause)
     }
 
@@ -409,6 +413,12 @@ impl<'a> Walk<'a> {
                 let waits = step.open && step.effect == StepEffect::Sent && self.it.status == Status::Running;
                 if nobody_answers && waits {
                     return self.success(index, None).map(|()| Outcome::Moved);
+                }
+                if nobody_answers && step.effect == StepEffect::InDoubt && self.it.status != Status::Abandoned {
+                    // It was given up, and now it is known that the broker has it.
+                    self.make_undo(index, None)?;
+                    self.take_back_late(index, StepEffect::InDoubt)?;
+                    return Ok(Outcome::Moved);
                 }
             }
             Subject::Undo { index, question, .. } => {

@@ -111,6 +111,21 @@ impl Template {
         }
     }
 
+    /// Whether any expression in it reads this variable: a value that nobody reads need not be made.
+    pub fn mentions(&self, variable: &str) -> bool {
+        match self {
+            Self::Literal(_) => false,
+            Self::Data | Self::Fields(_) => variable == "data",
+            Self::Expression(expression) => expression.mentions(variable),
+            Self::Text(pieces) => pieces.iter().any(|piece| match piece {
+                Piece::Text(_) => false,
+                Piece::Expression(expression) => expression.mentions(variable),
+            }),
+            Self::List(items) => items.iter().any(|item| item.mentions(variable)),
+            Self::Object(fields) => fields.iter().any(|(_, field)| field.mentions(variable)),
+        }
+    }
+
     /// The paths it reads.
     pub fn reads(&self) -> Vec<Vec<String>> {
         self.read_places().into_iter().map(|read| read.path).collect()

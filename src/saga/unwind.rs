@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::effect::{Effect, Json};
 use super::event::Subject;
 use super::incident::IncidentKind;
-use super::instance::{Status, StepEffect, TimerKind, TimerStart, Undo, UndoPhase};
+use super::instance::{NextUndo, Status, StepEffect, TimerKind, TimerStart, Undo, UndoPhase};
 use super::machine::{self, Body, InDoubt, Place, UndoRule};
 use super::walk::{Result, Vars, Walk, place};
 
@@ -28,9 +28,7 @@ impl<'a> Walk<'a> {
         if self.unreached.contains(&Subject::Step { index, attempt }) {
             self.note(format!("{} was never taken by any queue: withdrawn", self.step(index).name()));
             self.effects.push(Effect::Withdraw(Subject::Step { index, attempt }));
-            self.close_incidents(|incident| {
-                incident.kind == IncidentKind::Unroutable && incident.step == Some(index)
-            });
+            self.close_incidents(|incident| incident.kind == IncidentKind::Unroutable && incident.step == Some(index));
             self.close_step(index, StepEffect::Refused);
             return Ok(false);
         }
@@ -68,13 +66,15 @@ impl<'a> Walk<'a> {
             tries: 0,
             refused: false,
             in_turn: false,
-            again: false,
+            next: None,
             sent_at: None,
         });
-        if !matches!(undo.phase, UndoPhase::Open | UndoPhase::Failed) {
+        if matches!(undo.phase, UndoPhase::Open | UndoPhase::Failed) {
+            undo.next = needed.then_some(NextUndo { body });
+        } else {
             undo.phase = if needed { UndoPhase::Ready } else { UndoPhase::Needless };
+            undo.body = body;
         }
-        undo.body = body;
         Ok(())
     }
 
@@ -89,8 +89,10 @@ impl<'a> Walk<'a> {
             undo.attempt = 1;
             undo.tries = 1;
             undo.in_turn = false;
-            undo.again = false;
             undo.refused = false;
+            if let Some(next) = undo.next.take() {
+                undo.body = next.body;
+            }
             undo.sent_at = Some(at);
         }
         self.stop_undo_timers(index);
@@ -123,7 +125,7 @@ impl<'a> Walk<'a> {
     pub fn undone(&mut self, index: u32) -> Result<()> {
         self.close_undo(index, UndoPhase::Done);
         self.step_mut(index).effect = StepEffect::Undone;
-        let again = self.step(index).undo.as_ref().is_some_and(|undo| undo.again);
+        let again = self.step(index).undo.as_ref().is_some_and(|undo| undo.next.is_some());
         if again {
             self.start_undo(index)?;
         }
@@ -141,8 +143,7 @@ impl<'a> Walk<'a> {
             undo.phase = phase;
         }
         self.close_incidents(|incident| {
-            incident.step == Some(index)
-                && matches!(incident.kind, IncidentKind::UndoFailed | IncidentKind::Unroutable)
+            incident.step == Some(index) && matches!(incident.kind, IncidentKind::UndoFailed | IncidentKind::Unroutable)
         });
     }
 
@@ -158,9 +159,7 @@ impl<'a> Walk<'a> {
             undo.phase = UndoPhase::Failed;
             undo.refused = refused;
         }
-        self.close_incidents(|incident| {
-            incident.kind == IncidentKind::Unroutable && incident.step == Some(index)
-        });
+        self.close_incidents(|incident| incident.kind == IncidentKind::Unroutable && incident.step == Some(index));
         self.open_incident(IncidentKind::UndoFailed, Some(index), error);
     }
 
@@ -229,8 +228,7 @@ impl<'a> Walk<'a> {
             Some(Body::Each(each)) => each.at_once.unwrap_or(u32::MAX),
             _ => u32::MAX,
         };
-        let together: Vec<u32> =
-            (0..=of).rev().filter(|index| self.it.steps[place(*index)].entry == entry).collect();
+        let together: Vec<u32> = (0..=of).rev().filter(|index| self.it.steps[place(*index)].entry == entry).collect();
         let mut open = 0;
         for index in &together {
             open += u32::from(self.progress(*index) == Progress::Waiting);

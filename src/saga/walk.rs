@@ -106,27 +106,30 @@ impl<'a> Walk<'a> {
     // ---- values -------------------------------------------------------------------------------------------------
 
     pub fn render(&self, template: &Template, vars: Vars<'_>, place: Place) -> Result<Value> {
-        self.with_env(vars, |env| template.render(env)).map_err(|error| expression_fault(&error, None, place))
+        self.with_env(vars, |name| template.mentions(name), |env| template.render(env))
+            .map_err(|error| expression_fault(&error, None, place))
     }
 
     pub fn eval(&self, expression: &Expression, vars: Vars<'_>, place: Place) -> Result<Value> {
-        self.with_env(vars, |env| expression.eval(env))
+        self.with_env(vars, |name| expression.mentions(name), |env| expression.eval(env))
             .map_err(|error| expression_fault(&error, Some(expression), place))
     }
 
     pub fn holds(&self, when: Option<&Expression>, vars: Vars<'_>, place: Place) -> Result<bool> {
         let Some(when) = when else { return Ok(true) };
-        self.with_env(vars, |env| when.holds(env)).map_err(|error| expression_fault(&error, Some(when), place))
+        self.with_env(vars, |name| when.mentions(name), |env| when.holds(env))
+            .map_err(|error| expression_fault(&error, Some(when), place))
     }
 
-    fn with_env<T>(&self, vars: Vars<'_>, evaluate: impl FnOnce(&Env<'_>) -> T) -> T {
-        let saga = self.saga_value();
-        let message = self.message.map(message_value);
+    /// `saga` and `message` are made for those alone who read them.
+    fn with_env<T>(&self, vars: Vars<'_>, mentions: impl Fn(&str) -> bool, evaluate: impl FnOnce(&Env<'_>) -> T) -> T {
+        let saga = mentions("saga").then(|| self.saga_value());
+        let message = self.message.filter(|_| mentions("message")).map(message_value);
         evaluate(&Env {
             event: self.event,
             message: message.as_ref(),
             data: Some(&self.it.data),
-            saga: Some(&saga),
+            saga: saga.as_ref(),
             now: Some(self.at),
             item: vars.item,
             attempt: vars.attempt,
@@ -206,15 +209,15 @@ impl<'a> Walk<'a> {
     }
 
     pub fn stop_step_timers(&mut self, of: u32) {
-        self.stop_timers(|what| {
-            matches!(what, TimerKind::StepLimit { index } | TimerKind::StepDelay { index } if *index == of)
-        });
+        self.stop_timers(
+            |what| matches!(what, TimerKind::StepLimit { index } | TimerKind::StepDelay { index } if *index == of),
+        );
     }
 
     pub fn stop_undo_timers(&mut self, of: u32) {
-        self.stop_timers(|what| {
-            matches!(what, TimerKind::UndoLimit { index } | TimerKind::UndoDelay { index } if *index == of)
-        });
+        self.stop_timers(
+            |what| matches!(what, TimerKind::UndoLimit { index } | TimerKind::UndoDelay { index } if *index == of),
+        );
     }
 
     // ---- incidents ----------------------------------------------------------------------------------------------
@@ -237,6 +240,10 @@ impl<'a> Walk<'a> {
     }
 
     pub fn raise(&mut self, step: Option<u32>, way: Way, error: String) {
+        let open = |incident: &&Incident| incident.step == step && incident.way.as_ref() == Some(&way);
+        if self.it.incidents.iter().any(|incident| open(&incident)) {
+            return self.note(format!("raised once more: {error}"));
+        }
         let kept = self.message.map(|message| Box::new(super::event::Input::Event(message.clone())));
         let incident = self.open_incident(IncidentKind::Raised, step, error);
         incident.way = Some(way);
@@ -251,10 +258,7 @@ impl<'a> Walk<'a> {
     pub fn close_step_incidents(&mut self, index: u32) {
         self.close_incidents(|incident| {
             incident.step == Some(index)
-                && matches!(
-                    incident.kind,
-                    IncidentKind::NoWayBack | IncidentKind::Raised | IncidentKind::Unroutable
-                )
+                && matches!(incident.kind, IncidentKind::NoWayBack | IncidentKind::Raised | IncidentKind::Unroutable)
         });
     }
 

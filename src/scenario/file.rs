@@ -70,8 +70,22 @@ pub enum ExpectedKind {
 
 /// The words of a step, each of which says what the step is.
 const ACTIONS: [&str; 16] = [
-    "receive", "reply", "again", "advance", "clock", "broker", "decide", "operator", "restart", "expect", "status",
-    "state", "data", "outcome", "incident", "unmatched",
+    "receive",
+    "reply",
+    "again",
+    "advance",
+    "clock",
+    "broker",
+    "decide",
+    "operator",
+    "restart",
+    "expect",
+    "status",
+    "state",
+    "data",
+    "outcome",
+    "incident",
+    "unmatched",
 ];
 /// The words that stand beside them.
 const BESIDE: [&str; 8] = ["for", "body", "id", "correlation", "headers", "to", "any_order", "with"];
@@ -271,7 +285,11 @@ fn read_expected(node: &Node) -> Read<Expected> {
         found = Some((kind, text(&entry.value)?));
     }
     let Some((kind, name)) = found else {
-        return Err(missing(node.place, "send", "write `send: <address>.<Command>`, `publish: <Event>` or `reply: <Event>`"));
+        return Err(missing(
+            node.place,
+            "send",
+            "write `send: <address>.<Command>`, `publish: <Event>` or `reply: <Event>`",
+        ));
     };
     Ok(Expected { place: node.place, kind, name, with })
 }
@@ -313,7 +331,8 @@ fn read_order(node: &Node) -> Read<Verb> {
         "fire" => Verb::Fire { timer: scalar_text(needed()?)? },
         "set" => {
             let values = object(needed()?)?;
-            let path = |name: String| name.strip_prefix("data.").unwrap_or(&name).split('.').map(str::to_owned).collect();
+            let path =
+                |name: String| name.strip_prefix("data.").unwrap_or(&name).split('.').map(str::to_owned).collect();
             Verb::Set { values: values.into_iter().map(|(name, value)| (path(name), value)).collect() }
         }
         "resolve" => read_resolve(needed()?)?,

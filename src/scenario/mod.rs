@@ -41,9 +41,10 @@ pub fn run_file(
         return Err(mistakes);
     }
     let machines = involved(&file, machines);
-    let chosen = file.scenarios.iter().filter(|scenario| {
-        filter.is_none_or(|filter| format!("{}/{}", file.saga, scenario.name).contains(filter))
-    });
+    let chosen = file
+        .scenarios
+        .iter()
+        .filter(|scenario| filter.is_none_or(|filter| format!("{}/{}", file.saga, scenario.name).contains(filter)));
     let outcomes = chosen.map(|scenario| {
         let result = run(&file.saga, scenario, &machines);
         let (place, failure) = match result {

@@ -24,8 +24,7 @@ pub struct Mismatch {
 
 /// Runs a scenario to its end, or to the first step that does not hold.
 pub fn run(saga: &str, scenario: &Scenario, machines: &[Arc<Machine>]) -> Result<(), Mismatch> {
-    let mut stage =
-        Stage::open(saga, machines).map_err(|what| Mismatch { place: scenario.place, what })?;
+    let mut stage = Stage::open(saga, machines).map_err(|what| Mismatch { place: scenario.place, what })?;
     for step in &scenario.steps {
         let result = play(&mut stage, step).and_then(|()| stage.check_invariants());
         if let Err(what) = result {

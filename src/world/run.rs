@@ -493,6 +493,7 @@ mod tests {
     use super::*;
     use crate::engine::verify;
     use crate::saga::compile::{SourceFile, load};
+    use crate::saga::incident::IncidentKind;
     use crate::saga::instance::Status;
     use crate::store::InstanceRow;
     use crate::world::Calm;
@@ -654,7 +655,7 @@ compensated:
         world.say(request("1"));
         world.run(60_000).unwrap();
         let row = only(&world);
-        assert_eq!(row.incident.map(|kind| kind.name()), Some("unroutable"));
+        assert_eq!(row.incident.map(IncidentKind::name), Some("unroutable"));
         world.join(Box::new(Service { address: "desks", answers: vec![("Reserve", "Reserved")] }));
         world.run(60_000).unwrap();
         let row = only(&world);

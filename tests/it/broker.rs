@@ -1,6 +1,12 @@
 //! A RabbitMQ node of the test's own: free ports, a data folder, a node name and an epmd that nobody else uses. It is
 //! ended by its process id, also when the test process dies: a guard beside it waits for that.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a node that cannot be driven fails its test, and a test waits by the clock"
+)]
+
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -33,10 +39,29 @@ struct Running {
     guard: Child,
 }
 
-#[expect(clippy::unwrap_used, reason = "a test node that cannot be driven fails its test")]
 impl Broker {
     /// A node of one's own, for tests that stop or kill it.
     pub fn start() -> Broker {
+        Broker::with(|_| String::new())
+    }
+
+    /// A node of one's own that takes TLS alone, and only clients with a certificate of the authority `ca.pem`; it and
+    /// `client.pem` with `client.key` lie in the node's folder.
+    pub fn with_tls() -> Broker {
+        Broker::with(|folder| {
+            make_certificates(folder);
+            let file = |name: &str| folder.join(name).display().to_string();
+            format!(
+                "ssl_options.cacertfile = {}\nssl_options.certfile = {}\nssl_options.keyfile = {}\n\
+                 ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true\n",
+                file("ca.pem"),
+                file("server.pem"),
+                file("server.key")
+            )
+        })
+    }
+
+    fn with(settings: impl Fn(&Path) -> String) -> Broker {
         let folder = tempfile::Builder::new().prefix("sagad-broker-").tempdir().unwrap().keep();
         let (port, dist_port, epmd_port) = (free_port(), free_port(), free_port());
         let epmd = Command::new(program("epmd"))
@@ -47,7 +72,7 @@ impl Broker {
             .spawn()
             .expect("epmd comes with RabbitMQ; see CONTRIBUTING.md");
         let node = format!("sagad-{}-{port}@localhost", std::process::id());
-        configure(&folder, port);
+        configure(&folder, port, &settings(&folder));
         let broker = Broker { folder, node, port, dist_port, epmd_port, epmd, running: Mutex::new(None) };
         broker.begin();
         broker
@@ -92,13 +117,15 @@ impl Broker {
         }
     }
 
-    /// Whether it speaks AMQP.
+    /// Whether it speaks AMQP, or TLS where it is to.
     pub fn answers(&self) -> bool {
         use std::io::{Read as _, Write as _};
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
         stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         let mut first = [0_u8; 1];
-        stream.write_all(b"AMQP\x00\x00\x09\x01").is_ok() && stream.read_exact(&mut first).is_ok() && first[0] == 1
+        stream.write_all(b"AMQP\x00\x00\x09\x01").is_ok()
+            && stream.read_exact(&mut first).is_ok()
+            && matches!(first[0], 1 | 21)
     }
 
     /// Ends it in order.
@@ -187,6 +214,13 @@ impl Broker {
         format!("amqp://127.0.0.1:{}", self.port)
     }
 
+    /// A virtual host of the test's own, by its URL: there the default names are free.
+    pub fn vhost(&self, name: &str) -> String {
+        self.ctl(&["add_vhost", name]);
+        self.ctl(&["set_permissions", "-p", name, "guest", ".*", ".*", ".*"]);
+        format!("{}/{name}", self.url())
+    }
+
     /// A configuration whose names begin with `prefix`, so that tests on one node do not meet.
     pub fn config(&self, prefix: &str) -> BusConfig {
         BusConfig {
@@ -200,10 +234,11 @@ impl Broker {
     }
 
     pub async fn client(&self) -> Client {
-        let connection = Connection::connect(&self.url(), ConnectionProperties::default()).await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-        Client { _connection: connection, channel }
+        Client::connect(&self.url()).await
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 
     pub fn logs(&self) -> String {
@@ -215,7 +250,6 @@ impl Broker {
     }
 }
 
-#[expect(clippy::unwrap_used, reason = "a test node that cannot be ended fails its test")]
 impl Drop for Broker {
     fn drop(&mut self) {
         if self.running.lock().unwrap().is_some() {
@@ -235,8 +269,14 @@ pub struct Client {
     pub channel: Channel,
 }
 
-#[expect(clippy::unwrap_used, reason = "a client that is refused fails its test")]
 impl Client {
+    pub async fn connect(url: &str) -> Client {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        Client { _connection: connection, channel }
+    }
+
     pub async fn declare_queue(&self, name: &str) {
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         self.channel.queue_declare(name.into(), options, FieldTable::default()).await.unwrap();
@@ -267,15 +307,18 @@ impl Client {
     }
 }
 
-#[expect(clippy::unwrap_used, reason = "a machine without a free port runs no tests")]
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-#[expect(clippy::unwrap_used, reason = "a folder that cannot be written to fails its test")]
-fn configure(folder: &Path, port: u16) {
+fn configure(folder: &Path, port: u16, more: &str) {
+    let listeners = if more.is_empty() {
+        format!("listeners.tcp.local = 127.0.0.1:{port}")
+    } else {
+        format!("listeners.tcp = none\nlisteners.ssl.local = 127.0.0.1:{port}\n{more}")
+    };
     let settings = format!(
-        "listeners.tcp.local = 127.0.0.1:{port}\n\
+        "{listeners}\n\
          disk_free_limit.absolute = 1MB\n\
          vm_memory_high_watermark.absolute = 2GB\n\
          heartbeat = 10\n\
@@ -284,6 +327,40 @@ fn configure(folder: &Path, port: u16) {
     fs::write(folder.join("rabbitmq.conf"), settings).unwrap();
     fs::write(folder.join("plugins"), "[].\n").unwrap();
     fs::create_dir_all(folder.join("log")).unwrap();
+}
+
+/// An authority, and a certificate of its own for the node and for a client.
+fn make_certificates(folder: &Path) {
+    let openssl = |arguments: &[&str]| {
+        let made = Command::new("openssl").args(arguments).current_dir(folder).output().expect("openssl is installed");
+        assert!(made.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&made.stderr));
+    };
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let authority = ["-x509", "-days", "2", "-subj", "/CN=Test", "-keyout", "ca.key", "-out", "ca.pem"];
+    openssl(&[&["req"], &key[..], &authority].concat());
+    fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n").unwrap();
+    for name in ["server", "client"] {
+        let (key_file, request, certificate) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
+        let subject = format!("/CN={name}");
+        openssl(&[&["req"], &key[..], &["-subj", &subject, "-keyout", &key_file, "-out", &request]].concat());
+        openssl(&[
+            "x509",
+            "-req",
+            "-days",
+            "2",
+            "-in",
+            &request,
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-extfile",
+            "names",
+            "-out",
+            &certificate,
+        ]);
+    }
 }
 
 /// The broker's scripts, without the wrapper that changes the user.

@@ -1,6 +1,8 @@
 //! What the engine promises beside the turns themselves: whose a message is, what waits and for what, what an order does
 //! once, and the thread with its channels. In a world, so that an hour takes no time.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking, and so may what only tests use")]
+
 use std::sync::Arc;
 
 use sagad::engine::{

@@ -5,6 +5,7 @@ mod broker;
 mod cli;
 mod definitions;
 mod documents;
+mod end_to_end;
 mod engine;
 mod readme;
 mod scenarios;

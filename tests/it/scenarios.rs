@@ -15,10 +15,8 @@ fn run_folder(folder: &Path) -> (usize, Vec<String>) {
     let (tests, definitions): (Vec<PathBuf>, Vec<PathBuf>) =
         paths.into_iter().partition(|path| path.to_string_lossy().ends_with(".test.yaml"));
     let read = |path: &PathBuf| std::fs::read_to_string(path).expect("the file can be read");
-    let sources: Vec<SourceFile> = definitions
-        .iter()
-        .map(|path| SourceFile { path: path.display().to_string(), text: read(path) })
-        .collect();
+    let sources: Vec<SourceFile> =
+        definitions.iter().map(|path| SourceFile { path: path.display().to_string(), text: read(path) }).collect();
     let loaded = load(&sources);
     let errors: Vec<_> = loaded.diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).collect();
     assert!(errors.is_empty(), "{errors:#?}");
@@ -53,6 +51,23 @@ fn each_cell_of_the_table_of_answers_holds() {
 #[test]
 fn the_scenarios_of_the_shipped_sagas_hold() {
     let (passed, failed) = run_folder(Path::new("sagas"));
+    assert!(failed.is_empty(), "{passed} passed, {} failed:\n{}", failed.len(), failed.join("\n\n"));
+    assert!(passed > 0);
+}
+
+#[test]
+fn what_was_found_once_in_the_decider_stays_mended() {
+    let mut folders: Vec<PathBuf> = std::fs::read_dir("tests/cases/decider")
+        .expect("the folder is part of the tree")
+        .map(|entry| entry.expect("an entry can be read").path())
+        .collect();
+    folders.sort();
+    let (mut passed, mut failed) = (0, Vec::new());
+    for folder in folders {
+        let (more, failures) = run_folder(&folder);
+        passed += more;
+        failed.extend(failures);
+    }
     assert!(failed.is_empty(), "{passed} passed, {} failed:\n{}", failed.len(), failed.join("\n\n"));
     assert!(passed > 0);
 }

@@ -329,15 +329,8 @@ impl Schedule {
             dice: Rc::new(RefCell::new(dice)),
             storms: Rc::new(Cell::new(true)),
         };
-        let small = Town {
-            groups: 2,
-            group_limit: 2,
-            users: 3,
-            user_limit: 1,
-            cells: 2,
-            cell_capacity: 1,
-            detainees: 6,
-        };
+        let small =
+            Town { groups: 2, group_limit: 2, users: 3, user_limit: 1, cells: 2, cell_capacity: 1, detainees: 6 };
         let town = Rc::new(RefCell::new(Participants::new(&small)));
         let mut world = World::new(setup, Box::new(weather.clone())).expect("the world begins");
         for address in ["groups", "users", "cells", "detainees"] {
@@ -611,7 +604,9 @@ impl Schedule {
     /// Every request came with one message id, however often: none was set aside, none met its own instance.
     fn repetitions_changed_nothing(&self, instances: &[Instance]) -> Result<(), String> {
         let aside = self.reader.aside(&AsideFilter::default(), None, 1_000).map_err(|error| error.to_string())?;
-        if let Some(row) = aside.iter().find(|row| row.message_type.as_deref().is_some_and(|kind| kind.ends_with("Requested"))) {
+        if let Some(row) =
+            aside.iter().find(|row| row.message_type.as_deref().is_some_and(|kind| kind.ends_with("Requested")))
+        {
             return Err(format!("a request was set aside as {}", row.reason));
         }
         for instance in instances {

@@ -4,12 +4,13 @@
 //! peer is asked for its first frame before the client sees it, and recovery stays off. Who reconnects is in
 //! `consumer`, `publisher` and `dead`.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{Connection, ConnectionProperties, ErrorKind};
+use lapin::{Connection, ConnectionProperties};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -38,6 +39,8 @@ pub enum ConnectError {
     Unreachable { at: String, error: std::io::Error },
     #[error("{at} takes the connection and says nothing: no answer within {} s", PROBE_TIME.as_secs())]
     Mute { at: String },
+    #[error("{at} closes the connection at once: a broker that is going, or a port that speaks TLS (amqps://)")]
+    Closed { at: String },
     #[error("{at} speaks TLS; write amqps:// in bus.url")]
     SpeaksTls { at: String },
     #[error("{at} does not speak AMQP 0-9-1")]
@@ -124,7 +127,7 @@ async fn probe(uri: &AMQPUri, at: &str) -> Result<(), ConnectError> {
     let mute = || ConnectError::Mute { at: at.to_owned() };
     let target = (uri.authority.host.as_str(), uri.authority.port);
     let opened = timeout(PROBE_TIME, TcpStream::connect(target)).await;
-    let late = || std::io::Error::new(std::io::ErrorKind::TimedOut, "nobody answers");
+    let late = || std::io::Error::new(ErrorKind::TimedOut, "nobody answers");
     let mut stream = opened.unwrap_or_else(|_| Err(late())).map_err(unreachable)?;
     if uri.scheme == AMQPScheme::AMQPS {
         return Ok(());
@@ -136,9 +139,8 @@ async fn probe(uri: &AMQPUri, at: &str) -> Result<(), ConnectError> {
     };
     let start = match timeout(PROBE_TIME, asked).await {
         Err(_) => return Err(mute()),
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            // A broker that is going, a proxy without one behind it, or a listener for something else.
-            return Err(unreachable(std::io::Error::other("it closes the connection at once")));
+        Ok(Err(error)) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
+            return Err(ConnectError::Closed { at: at.to_owned() });
         }
         Ok(Err(error)) => return Err(unreachable(error)),
         Ok(Ok(start)) => start,
@@ -154,11 +156,11 @@ async fn probe(uri: &AMQPUri, at: &str) -> Result<(), ConnectError> {
 fn explain(error: &lapin::Error, uri: &AMQPUri, at: String) -> ConnectError {
     let user = || uri.authority.userinfo.username.clone();
     match error.kind() {
-        ErrorKind::ProtocolError(amqp) if amqp.get_id() == 403 => ConnectError::Refused { user: user() },
-        ErrorKind::ProtocolError(amqp) if amqp.get_id() == 530 => {
+        lapin::ErrorKind::ProtocolError(amqp) if amqp.get_id() == 403 => ConnectError::Refused { user: user() },
+        lapin::ErrorKind::ProtocolError(amqp) if amqp.get_id() == 530 => {
             ConnectError::NoVhost { user: user(), vhost: uri.vhost.clone() }
         }
-        ErrorKind::IOError(io) if uri.scheme == AMQPScheme::AMQPS => {
+        lapin::ErrorKind::IOError(io) if uri.scheme == AMQPScheme::AMQPS => {
             ConnectError::Tls { at, error: tls_words(&io.to_string()) }
         }
         _ => ConnectError::Broker(plain(error)),

@@ -385,11 +385,13 @@ impl Subscribed {
         let sending = consumer.sending.borrow_and_update().clone();
         let blocked = match &sending {
             Sending::Blocked(reason) => Some(reason.clone()),
-            Sending::Ready | Sending::Away(_) => None,
+            Sending::Trying | Sending::Ready | Sending::Away(_) => None,
         };
         consumer.board.note(|status| status.blocked = blocked);
         let trouble = match (self.pulse.trouble(), sending) {
             (Some(trouble), _) => Some(trouble),
+            // That will be told in a moment, one way or the other.
+            (None, Sending::Trying) => return,
             (None, Sending::Ready) => None,
             (None, Sending::Blocked(reason)) => Some(format!("the broker takes no messages: {reason}")),
             (None, Sending::Away(reason)) => Some(reason),

@@ -79,7 +79,7 @@ impl Bus {
     pub fn start(parts: Parts) -> Bus {
         let Parts { config, database, engine, outflow, bound, clock } = parts;
         let (board, status) = Board::new(clock);
-        let (sending, sending_seen) = watch::channel(Sending::Away("not connected for publishing yet".to_owned()));
+        let (sending, sending_seen) = watch::channel(Sending::Trying);
         let (consuming, consuming_seen) = watch::channel(false);
         let (stop_intake, stop_all) = (CancellationToken::new(), CancellationToken::new());
         let acks = Arc::new(Acks::default());

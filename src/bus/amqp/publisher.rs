@@ -40,6 +40,8 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Whether messages go out at present.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sending {
+    /// The first try has come to nothing yet.
+    Trying,
     Ready,
     /// The broker takes nothing for lack of memory or disk; consuming goes on.
     Blocked(String),

@@ -4,9 +4,9 @@
 //! no other and causes no other.
 
 use super::facts::Facts;
-use crate::saga::definition::{Entry, Kind, Node, ScalarValue};
+use super::meant;
+use crate::saga::definition::{Entry, Kind, Node};
 use crate::saga::diagnostic::Problem;
-use crate::saga::duration::Span;
 use crate::saga::expression::closest;
 use crate::saga::machine::{Place, StateNo};
 
@@ -56,7 +56,7 @@ impl<'n> Fields<'n> {
     }
 
     pub fn meant(&self, key: &str) -> Option<&'n Entry> {
-        self.strays.iter().copied().find(|stray| has_shape(&stray.value, key))
+        self.strays.iter().copied().find(|stray| meant::has_shape(&stray.value, key))
     }
 
     /// Those of `keys` that are there, in the order of `keys`.
@@ -101,24 +101,19 @@ impl<'a> Context<'a> {
             let message = format!("{what} has no key `{}`", entry.key);
             let absent = allowed.iter().copied().filter(|key| known.iter().all(|(name, _)| name != key));
             // `sed` is as near to `set` as to `send`: what stands behind it tells.
-            let fitting = absent.clone().filter(|key| has_shape(&entry.value, key));
-            if let Some(meant) = closest(&entry.key, fitting).or_else(|| closest(&entry.key, absent)) {
+            let fitting = absent.clone().filter(|key| meant::has_shape(&entry.value, key));
+            let near = closest(&entry.key, fitting).or_else(|| closest(&entry.key, absent.clone()));
+            if let Some(meant) = near.or_else(|| meant::only_one(&entry.value, absent)) {
                 self.report("unknown-key", entry.key_place, message, format!("did you mean `{meant}`?"));
                 known.push((meant, entry));
             } else {
                 self.report("unknown-key", entry.key_place, message, key_hint(&entry.key, allowed));
                 strays.push(entry);
-                self.note_stray(&entry.value, allowed);
+                // What stands behind it may set fields: they are not called unknown then.
+                meant::note_names(&entry.value, &mut self.facts.set);
             }
         }
         Some(Fields { entries: known, strays })
-    }
-
-    /// An unknown key may have been meant to be `set`: its fields are not called unknown then.
-    fn note_stray(&mut self, node: &Node, allowed: &[&'static str]) {
-        if let (Kind::Map(entries), true) = (&node.kind, allowed.contains(&"set") || allowed.contains(&"data")) {
-            self.facts.set.extend(entries.iter().filter_map(|entry| entry.key.split('.').next()).map(str::to_owned));
-        }
     }
 
     /// A key that must be there. `owner` is the key of what lacks it.
@@ -188,25 +183,6 @@ impl<'a> Context<'a> {
             self.report("unknown-state", place, format!("there is no state `{name}`"), hint);
         }
         meant.and_then(|meant| self.states.iter().position(|state| *state == meant))
-    }
-}
-
-/// Whether a value looks like that of a key.
-fn has_shape(node: &Node, key: &str) -> bool {
-    let is_command = |text: &str| text.contains('.') && !text.contains([' ', '$']);
-    match (key, &node.kind) {
-        ("send", Kind::Scalar(_)) => node.text().is_some_and(is_command),
-        ("undo", Kind::Scalar(_)) => node.text().is_some_and(|text| is_command(text) || text == "none"),
-        ("undo", Kind::Map(_)) => node.get("send").is_some(),
-        ("timeout" | "after", Kind::Scalar(scalar)) => Span::parse(&scalar.text).is_ok(),
-        ("timeout", Kind::Map(_)) => node.get("after").is_some(),
-        ("defaults", Kind::Map(_)) => ["timeout", "retry", "undo"].iter().any(|key| node.get(key).is_some()),
-        ("pivot", Kind::Scalar(scalar)) => scalar.value == ScalarValue::Bool(true),
-        ("set", Kind::Map(_)) => true,
-        ("about", Kind::Scalar(_)) => node.text().is_some(),
-        ("then" | "key" | "success" | "event" | "command" | "ask" | "saga", Kind::Scalar(_)) => !node.is_empty(),
-        ("success" | "start" | "states" | "choices", Kind::Map(_)) => true,
-        _ => false,
     }
 }
 

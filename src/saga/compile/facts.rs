@@ -18,8 +18,6 @@ pub(in crate::saga) struct Facts {
     pub own_timeouts: usize,
     /// Undos with an unknown key that may have been meant to be `success`.
     pub doubtful_undos: Vec<Place>,
-    /// An unknown key was meant to be `about`.
-    pub has_about: bool,
     /// Fields of `data` that are read, in the order of the file.
     pub reads: Vec<FieldRead>,
     /// Fields of `data` that something sets.

@@ -54,14 +54,14 @@ impl Context<'_> {
             }
         }
         let name = fields.value("saga").map(|node| self.saga_name(node)).unwrap_or_default();
-        let about = fields.value("about").and_then(|node| self.text(node, "`about`")).map(str::to_owned);
+        let about = fields.get("about").or_else(|| fields.meant("about"));
+        let about = about.and_then(|entry| self.text(&entry.value, "`about`")).map(str::to_owned);
         let defaults = self.defaults(&fields);
         // States first: transitions elsewhere name them.
         let states = fields.get("states").map(|entry| self.read_states(entry, &defaults)).unwrap_or_default();
         self.facts.graph_broken |= !fields.has("states");
         self.check_default_timeout(&defaults);
         self.told_timeouts(&fields);
-        self.facts.has_about = fields.is_meant("about");
         let starts = fields.get("start").map(|entry| self.starts(entry)).unwrap_or_default();
         if !fields.has("start") {
             self.facts.routes_broken = true;

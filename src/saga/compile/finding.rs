@@ -101,6 +101,7 @@ impl Context<'_> {
         for key in ["deliver", "by"] {
             if let Some(beside) = fields.get(key)
                 && kind.is_none_or(|(kind, _)| kind != "find")
+                && !fields.is_meant("find")
             {
                 let message = format!("`{key}` means nothing here");
                 self.report("misplaced-key", beside.key_place, message, "it belongs beside `find`");
@@ -164,8 +165,11 @@ impl Context<'_> {
         let deliver =
             fields.value("deliver").and_then(|node| self.word(node, "`deliver`", &ways)).unwrap_or(Deliver::One);
         let by = fields.value("by").and_then(|by| self.expression(by, &Here::waiting()));
+        let is_told = fields.value("deliver").is_some_and(|node| !ways.iter().any(|(way, _)| node.text() == Some(way)));
         if let Some(entry) = fields.get("by")
             && deliver != Deliver::Oldest
+            && !is_told
+            && !fields.is_meant("deliver")
         {
             let hint = "`by` orders those who wait: write `deliver: oldest` beside it, or remove it";
             self.report("misplaced-key", entry.key_place, "`by` means nothing here", hint);

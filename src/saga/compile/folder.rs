@@ -68,7 +68,10 @@ fn check_starts(files: &mut [File<'_>]) {
         for (event, start) in &machine.starts {
             let when = start.when.as_ref().map(|when| when.source().to_owned());
             let apart = |other: &Option<String>| when.is_some() && other.is_some() && *other != when;
-            if let Some((_, _, saga)) = known.iter().find(|(other, rule, _)| other == event && !apart(rule)) {
+            // Two files of one name are told already.
+            let clash =
+                known.iter().find(|(other, rule, saga)| other == event && *saga != machine.name && !apart(rule));
+            if let Some((_, _, saga)) = clash {
                 let message = format!("`{event}` starts `{saga}` too, and no `when` tells the two apart");
                 let hint = "give both a `when`, unless each such event is to start both";
                 file.problems.push(Problem::warning("ambiguous-start", start.place, message, hint));

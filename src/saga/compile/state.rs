@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::context::{Context, Fields, NOWHERE};
-use super::facts::Spot;
+use super::facts::{Goes, Spot};
 use super::message::LooseSend;
 use super::scope::Here;
 use super::step::{Defaults, STEP, Whose};
@@ -65,6 +65,11 @@ impl Context<'_> {
         state.about = fields.value("about").and_then(|about| self.text(about, "`about`")).map(str::to_owned);
         state.entry = self.actions(&fields, &Here::entry(number), LooseSend::Left);
         state.next = self.next(&fields, state.next);
+        if let Some(stray) = fields.meant("next").filter(|stray| self.names_state(&stray.value)) {
+            let here = Here::clock(Some(number));
+            let at = At { spot: Spot::Choose, state: Some(number), event: None, owner: entry.key_place, here };
+            self.note_way(&at, None, Goes::Nowhere, true, stray.value.place);
+        }
         if let Some(on) = fields.get("on") {
             let here = Here::event(Some(number));
             let at = At { spot: Spot::On, state: Some(number), event: None, owner: on.key_place, here };
@@ -78,6 +83,10 @@ impl Context<'_> {
             state.body = Body::Wait;
         }
         state
+    }
+
+    fn names_state(&self, node: &Node) -> bool {
+        node.text().is_some_and(|text| self.states.iter().any(|state| state == text))
     }
 
     fn next(&mut self, fields: &Fields<'_>, following: Next) -> Next {
@@ -105,7 +114,9 @@ impl Context<'_> {
         // The `send` of an `each` is what it does for each.
         let kinds: &[&'static str] = if fields.has("each") { &["each", "all", "decide", "choose"] } else { &KINDS };
         let kind = self.at_most_one(fields, kinds);
-        self.misplaced(fields, kind.map(|(key, _)| key), owner);
+        if fields.among(kinds).len() < 2 {
+            self.misplaced(fields, kind.map(|(key, _)| key), state, owner);
+        }
         let Some((key, entry)) = kind else { return Body::Pass };
         let whose = Whose { state, owner, branch: None, item: None, later: false };
         match key {
@@ -118,11 +129,14 @@ impl Context<'_> {
     }
 
     /// Keys that mean nothing beside what the state does; of a step without its `send`, the `send` is what is missing.
-    fn misplaced(&mut self, fields: &Fields<'_>, kind: Option<&'static str>, owner: Place) {
+    fn misplaced(&mut self, fields: &Fields<'_>, kind: Option<&'static str>, state: StateNo, owner: Place) {
         let mut homeless: Vec<(&'static str, &Entry, &str)> = Vec::new();
         match kind {
             None => {
                 if let Some((key, _)) = fields.among(&STEP).first() {
+                    // Its answers lead on, wherever that is.
+                    let at = At { spot: Spot::Choose, state: Some(state), event: None, owner, here: Here::clock(None) };
+                    self.note_way(&at, None, Goes::Nowhere, true, owner);
                     let hint = format!("`{key}` belongs to a step: add `send: <address>.<Command>`, or remove it");
                     self.missing(fields, owner, "this state", "send", hint);
                 }

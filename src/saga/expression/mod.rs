@@ -164,6 +164,11 @@ impl Expression {
         self.inner.reads.iter().map(|read| read.path.clone()).collect()
     }
 
+    /// Whether it reads this variable.
+    pub fn mentions(&self, variable: &str) -> bool {
+        self.inner.reads.iter().any(|read| read.path.first().is_some_and(|name| name == variable))
+    }
+
     /// The same, with what is known about each.
     pub fn read_places(&self) -> &[Read] {
         &self.inner.reads

@@ -50,7 +50,9 @@ fn without_event(machine: &Machine, facts: &Facts, graph: &Graph, problems: &mut
         let Some(from) = from.filter(|_| !told.contains(&read.entered)) else { continue };
         told.push(read.entered);
         let where_ = match read.entered {
-            Entered::State(state) | Entered::Command(state) => machine.states.get_index(state).map_or("this state", |(name, _)| name.as_str()),
+            Entered::State(state) | Entered::Command(state) => {
+                machine.states.get_index(state).map_or("this state", |(name, _)| name.as_str())
+            }
             Entered::Completed => "the end",
         };
         let message = format!("`{}` is not always there: `{where_}` is also entered without an event", read.what);

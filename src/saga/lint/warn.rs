@@ -8,13 +8,13 @@ use super::graph::Graph;
 
 /// Those that no error can cause.
 pub(super) fn always(machine: &Machine, facts: &Facts, problems: &mut Vec<Problem>) {
-    if machine.about.is_none() && !machine.name.is_empty() && !facts.has_about {
+    if machine.about.is_none() && !machine.name.is_empty() {
         let hint = "say in a sentence what the process is for: `about: …`";
         problems.push(Problem::warning("no-about", facts.name, "the saga does not say what it is for", hint));
     }
     for (state, step) in machine.steps() {
         let UndoRule::Send(undo) = &step.undo else { continue };
-        if undo.success.is_empty() && !facts.doubtful_undos.contains(&undo.place) {
+        if undo.success.is_empty() && undo.failure.is_empty() && !facts.doubtful_undos.contains(&undo.place) {
             let message = format!("nobody will know whether the undo of `{}` worked", state.name);
             let hint = "write `undo: { send, success }` with the event that says it was taken back";
             problems.push(Problem::warning("undo-without-success", undo.place, message, hint));

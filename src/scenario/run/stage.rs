@@ -282,7 +282,9 @@ impl Stage {
     /// The instance that a step is about: the one named, or the only one of this saga.
     pub fn instance(&self, of: Option<&str>) -> Result<Instance, String> {
         let (saga, key) = match of {
-            Some(name) => name.split_once('/').map_or((self.saga.as_str(), Some(name)), |(saga, key)| (saga, Some(key))),
+            Some(name) => {
+                name.split_once('/').map_or((self.saga.as_str(), Some(name)), |(saga, key)| (saga, Some(key)))
+            }
             None => (self.saga.as_str(), None),
         };
         let mut found: Vec<Instance> = self.instances()?;
