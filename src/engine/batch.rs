@@ -133,7 +133,8 @@ impl Engine {
         let mut soonest = self.until_timer(now)?;
         if self.core.clocks.is_up() && self.core.outbox.room() > 0 {
             if self.core.outbox.has_backlog() {
-                return Ok(Some(0));
+                let pause = self.core.outbox.pause(now.monotonic_ms);
+                soonest = soonest.into_iter().chain([pause]).min();
             }
             if self.core.stragglers > 0
                 && let Some(due) = self.store.next_straggler()?

@@ -36,7 +36,8 @@ impl Work<'_, '_> {
         }
         self.hand_out_stragglers()?;
         let room = self.core.outbox.room();
-        if !self.core.outbox.has_backlog() || room == 0 {
+        let pauses = self.core.outbox.pause(self.now.monotonic_ms) > 0;
+        if !self.core.outbox.has_backlog() || room == 0 || pauses {
             return Ok(());
         }
         let unsent = self.tx.unsent(self.core.outbox.reached(), room)?;
@@ -63,7 +64,7 @@ impl Work<'_, '_> {
     }
 
     fn lost(&mut self, at: MessageRef) -> Result<(), StoreError> {
-        match self.core.outbox.lost(at) {
+        match self.core.outbox.lost(at, self.now.monotonic_ms) {
             Some(flight) if flight.straggler => self.straggle(at, flight, StragglerOutcome::Unknown, None),
             _ => Ok(()),
         }

@@ -12,6 +12,10 @@ use crate::saga::ids::InstanceNo;
 /// broker confirms in about the order of publishing, so that more means that it forgot one.
 const REMEMBERED: usize = 4;
 
+/// How long what was lost waits to be handed out again where no new connection is told: a bus that is losing
+/// connections must not be handed the same messages as fast as it can lose them.
+const LOST_PAUSE_MS: u64 = 500;
+
 /// One message that was handed out, as far as its outcome concerns anybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flight {
@@ -70,6 +74,8 @@ pub struct Outbox {
     backlog: bool,
     out: BTreeMap<MessageRef, Flight>,
     under_way: usize,
+    /// Nothing is handed out before this moment of the monotonic clock: a connection went, and the next is not told yet.
+    pause_to_ms: u64,
 }
 
 impl Outbox {
@@ -82,7 +88,13 @@ impl Outbox {
             backlog: last_seq > cursor,
             out: BTreeMap::new(),
             under_way: 0,
+            pause_to_ms: 0,
         }
+    }
+
+    /// How long nothing is handed out.
+    pub fn pause(&self, now_ms: u64) -> u64 {
+        self.pause_to_ms.saturating_sub(now_ms)
     }
 
     pub fn unconfirmed(&self) -> usize {
@@ -118,6 +130,7 @@ impl Outbox {
         self.out.retain(|_, flight| !flight.straggler);
         self.reached = cursor;
         self.backlog = true;
+        self.pause_to_ms = 0;
     }
 
     /// Takes the rows that a read behind `reached` gave; `whole` where there were no more. Returns what is to be
@@ -186,8 +199,8 @@ impl Outbox {
         Some(was)
     }
 
-    /// Its connection went: it is handed out again as soon as the bus is up.
-    pub fn lost(&mut self, at: MessageRef) -> Option<Flight> {
+    /// Its connection went: it is handed out again with the next, and if nobody tells of that, soon.
+    pub fn lost(&mut self, at: MessageRef, now_ms: u64) -> Option<Flight> {
         let flight = self.out.get_mut(&at)?;
         if flight.stage != Stage::UnderWay {
             return None;
@@ -201,6 +214,7 @@ impl Outbox {
         } else {
             self.reached = self.reached.min(at.seq - 1);
             self.backlog = true;
+            self.pause_to_ms = now_ms.saturating_add(LOST_PAUSE_MS);
         }
         Some(was)
     }
@@ -321,11 +335,23 @@ mod tests {
         for seq in 1..=6 {
             let handed = outbox.refill(vec![row(seq)], seq, false);
             assert_eq!(seqs(&handed), [seq]);
-            outbox.lost(at(seq));
+            outbox.lost(at(seq), 0);
         }
         outbox.reconnected(0);
         assert_eq!(outbox.room(), 1);
         assert_eq!(seqs(&outbox.refill(vec![row(1)], 1, false)), [1]);
+    }
+
+    #[test]
+    fn what_was_lost_waits_for_the_next_connection_but_not_for_ever() {
+        let mut outbox = Outbox::new(10, true, 0, 0);
+        outbox.committed(vec![row(1)], Some(1), true);
+        outbox.lost(at(1), 1_000);
+        assert!(outbox.has_backlog());
+        assert_eq!((outbox.pause(1_000), outbox.pause(1_500)), (500, 0));
+        outbox.lost(at(1), 1_400);
+        outbox.reconnected(0);
+        assert_eq!(outbox.pause(1_400), 0);
     }
 
     #[test]

@@ -10,7 +10,10 @@ use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use tokio::sync::oneshot;
 
 use super::handle::{Inflow, Request, channels};
-use super::{AckToken, Answer, Engine, EngineError, EngineHandle, Input, Now, Outflow, Output, Settings, Ticket};
+use super::{
+    AckToken, Answer, Engine, EngineError, EngineHandle, Input, MessageRef, Now, Outflow, Output, Published, Settings,
+    Ticket,
+};
 use crate::saga::machine::Machine;
 use crate::saga::time::Timestamp;
 use crate::store::{Store, StoreError};
@@ -44,7 +47,16 @@ pub fn start(store: Store, machines: Vec<Arc<Machine>>, settings: Settings) -> R
     let thread = std::thread::Builder::new()
         .name("engine".to_owned())
         .spawn(move || {
-            let state = Loop { engine, clock, inflow, settings, waiting: HashMap::new(), tickets: 0, acks: Vec::new() };
+            let state = Loop {
+                engine,
+                clock,
+                inflow,
+                settings,
+                waiting: HashMap::new(),
+                tickets: 0,
+                acks: Vec::new(),
+                unread: Vec::new(),
+            };
             runtime.block_on(state.run())
         })
         .map_err(|error| EngineError::Thread { reason: error.to_string() })?;
@@ -98,6 +110,8 @@ struct Loop {
     tickets: u64,
     /// Acknowledgements that the consumer had no room for; at most as many as it has deliveries.
     acks: Vec<AckToken>,
+    /// What the bus had no room for: the next batch knows that it did not go out. At most a window of them.
+    unread: Vec<(MessageRef, Published)>,
 }
 
 impl Loop {
@@ -121,6 +135,11 @@ impl Loop {
         let mut patience = Duration::from_millis(due).min(IDLE_AT_MOST);
         if !self.acks.is_empty() {
             patience = patience.min(ACKS_AGAIN);
+        }
+        if !self.unread.is_empty() {
+            inputs.push(Input::Published(std::mem::take(&mut self.unread)));
+            self.take_queued(inputs);
+            return Ok(Woken::Work);
         }
         let mut woken = self.next(patience, Confirms::Wake, inputs).await;
         let confirms_alone = !inputs.is_empty() && inputs.iter().all(|input| matches!(input, Input::Published(_)));
@@ -200,10 +219,9 @@ impl Loop {
             match self.inflow.publish.try_send(publish) {
                 // Closed: the bus has ended, and with it the daemon; the rows go out at the next start.
                 Ok(()) | Err(TrySendError::Closed(_)) => {}
-                Err(TrySendError::Full(_)) => {
-                    // Cannot be: the channel is as long as what may be unconfirmed. The rows stay and go out with the
-                    // next connection.
-                    tracing::error!("the bus has more to publish than may be unconfirmed");
+                // The bus has not read what it was handed before its connection went.
+                Err(TrySendError::Full(publish)) => {
+                    self.unread.extend(publish.into_iter().map(|(at, _)| (at, Published::Unknown)));
                 }
             }
         }

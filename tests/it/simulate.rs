@@ -2,7 +2,7 @@
 //! by a seed, and the daemon dying at any commit, publish, confirm or acknowledgement. What the design calls *always
 //! checked* is checked after every turn, the participants' own invariants at the end.
 //!
-//! `SAGAD_SEED=7` runs one schedule, `SAGAD_SCHEDULES=100000` so many. A seed that fails becomes a case in [`CASES`].
+//! `SAGAD_SEED=7` runs one schedule and tells its story if it fails, `SAGAD_SCHEDULES=100000` so many. A seed that fails becomes a case in [`CASES`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,19 +48,17 @@ const MENDING_ROUNDS: u32 = 40;
 
 #[test]
 fn no_schedule_breaks_a_promise() {
-    if let Some(seed) = number("SAGAD_SEED") {
-        play(seed);
-        return;
-    }
-    let schedules = number("SAGAD_SCHEDULES").unwrap_or(SCHEDULES);
-    let next = AtomicU64::new(0);
+    let seed = number("SAGAD_SEED");
+    let schedules = number("SAGAD_SCHEDULES").unwrap_or(if seed.is_some() { 1 } else { SCHEDULES });
+    let first = seed.unwrap_or(0);
+    let next = AtomicU64::new(first);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= schedules {
+                    if seed >= first + schedules {
                         break;
                     }
                     play(seed);
@@ -80,6 +78,60 @@ fn what_was_found_once_stays_mended() {
 #[test]
 fn the_same_seed_is_the_same_schedule() {
     assert_eq!(Schedule::new(11).play(), Schedule::new(11).play());
+}
+
+/// Nothing goes wrong but one death, at each point where one can happen, one after the other.
+#[test]
+fn dying_at_any_boundary_breaks_no_promise() {
+    const REQUESTS: usize = 4;
+    for window in [1, 1_024] {
+        let mut boundary = 0;
+        loop {
+            let weather = Weather {
+                deaths_left: Rc::new(Cell::new(0)),
+                dice: Rc::new(RefCell::new(Dice(3))),
+                storms: Rc::new(Cell::new(false)),
+            };
+            let setup = Setup {
+                machines: machines(),
+                settings: Settings { window, ..Settings::default() },
+                database: DatabaseId(Uuid::from_u128(3)),
+                start: Timestamp(1_893_456_000_000),
+                unclaimed: Unclaimed::Return,
+            };
+            let died = Rc::new(Cell::new(None));
+            let fate = Box::new(DieAt { boundary, died: Rc::clone(&died) });
+            let outcome = Schedule::with(3, setup, REQUESTS, weather, fate).play();
+            if let Err(what) = outcome {
+                panic!("window {window}, dead at boundary {boundary} ({:?}): {what}", died.get());
+            }
+            if died.get().is_none() {
+                break;
+            }
+            boundary += 1;
+        }
+        assert!(boundary > 40, "only {boundary} boundaries");
+    }
+}
+
+/// Dies at the boundary with this number, and never again.
+struct DieAt {
+    boundary: u32,
+    died: Rc<Cell<Option<Point>>>,
+}
+
+impl Fate for DieAt {
+    fn dies(&mut self, at: Point) -> bool {
+        if self.died.get().is_some() {
+            return false;
+        }
+        let dies = self.boundary == 0;
+        if dies {
+            self.died.set(Some(at));
+        }
+        self.boundary = self.boundary.saturating_sub(1);
+        dies
+    }
 }
 
 fn play(seed: u64) {
@@ -317,9 +369,8 @@ impl Schedule {
             timer_rate: 100,
             ..Settings::default()
         };
-        let machines = machines();
         let setup = Setup {
-            machines: machines.clone(),
+            machines: machines(),
             settings,
             database: DatabaseId(Uuid::from_u128(u128::from(dice.throw()) << 64 | u128::from(dice.throw()))),
             start: Timestamp(1_893_456_000_000),
@@ -331,10 +382,16 @@ impl Schedule {
             dice: Rc::new(RefCell::new(dice)),
             storms: Rc::new(Cell::new(true)),
         };
+        let fate = Box::new(weather.clone());
+        Schedule::with(seed, setup, requests, weather, fate)
+    }
+
+    fn with(seed: u64, setup: Setup, requests: usize, weather: Weather, fate: Box<dyn Fate>) -> Schedule {
+        let machines = setup.machines.clone();
         let small =
             Town { groups: 2, group_limit: 2, users: 3, user_limit: 1, cells: 2, cell_capacity: 1, detainees: 6 };
         let town = Rc::new(RefCell::new(Participants::new(&small)));
-        let mut world = World::new(setup, Box::new(weather.clone())).expect("the world begins");
+        let mut world = World::new(setup, fate).expect("the world begins");
         for address in ["groups", "users", "cells", "detainees"] {
             world.join(Box::new(Member { town: Rc::clone(&town), address, weather: weather.clone() }));
         }
@@ -380,7 +437,10 @@ impl Schedule {
         self.world.broker_back();
         self.world.start().map_err(|error| error.to_string())?;
         self.mend()?;
-        self.world.tidy().map_err(|error| error.to_string())?;
+        for _ in 0..2 {
+            // It may have died over the first.
+            self.world.tidy().and_then(|()| self.world.start()).map_err(|error| error.to_string())?;
+        }
         self.listen();
         self.after_a_batch()?;
         self.at_the_end()
@@ -518,7 +578,13 @@ impl Schedule {
     fn mend(&mut self) -> Result<(), String> {
         for _ in 0..MENDING_ROUNDS {
             let until = self.world.elapsed_ms() + 24 * HOUR;
-            while self.step(until)? != Step::Rest {}
+            loop {
+                match self.step(until)? {
+                    Step::Rest => break,
+                    Step::Died(_) => self.lie_dead()?,
+                    Step::Batch | Step::Happened | Step::Waited => {}
+                }
+            }
             let mut mended = false;
             for instance in self.instances()? {
                 if instance.paused {
