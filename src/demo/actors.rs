@@ -113,7 +113,8 @@ impl Participant for Requester {
     }
 }
 
-fn command(address: &str, message: &LocalMessage) -> Command {
+/// A command as the participants know it, out of a message of the world's.
+pub fn command(address: &str, message: &LocalMessage) -> Command {
     let header = |name: &str| message.headers.get(name).and_then(Value::as_str).map(str::to_owned);
     Command {
         address: address.to_owned(),

@@ -22,5 +22,5 @@ pub mod dice;
 pub mod faults;
 pub mod requests;
 
-mod actors;
+pub mod actors;
 pub mod show;

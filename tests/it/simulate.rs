@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sagad::demo::command::Command;
+use sagad::demo::actors::command;
 use sagad::demo::participants::Participants;
 use sagad::demo::requests::{Saga, Town};
 use sagad::engine::{OrderFor, OrderMode, Published, Raw, Settings, verify};
@@ -319,19 +319,6 @@ impl Participant for Member {
             replies.push(Reply { correlation_id: Some(stranger.to_string()), ..reply });
         }
         replies
-    }
-}
-
-fn command(address: &str, message: &LocalMessage) -> Command {
-    let header = |name: &str| message.headers.get(name).and_then(Value::as_str).map(str::to_owned);
-    Command {
-        address: address.to_owned(),
-        name: message.kind.clone(),
-        id: message.correlation_id.clone(),
-        message_id: message.message_id.clone(),
-        undoes: header("saga-undoes"),
-        key: header("saga-key").unwrap_or_default(),
-        body: message.body.clone(),
     }
 }
 
